@@ -1,0 +1,165 @@
+// Package engine is the protocol between the server and the process that holds
+// the model, both ends of it. The engine listens on a Unix socket that it
+// inherits and speaks HTTP there:
+//
+//	GET    /v1/status      Status
+//	POST   /v1/model       LoadRequest → Model, or Failure
+//	DELETE /v1/model       unload; 204
+//	POST   /v1/transcribe  WindowRequest as one JSON line, then PCM → Event lines
+//	POST   /v1/vad         VADRequest as one JSON line, then PCM → VADResponse
+//
+// PCM is 16 kHz mono float32, little endian, −1 to 1. A window is at most 30 s.
+// A client that hangs up aborts its window. The engine trusts its socket's
+// mode (only the server can connect) and opens models in one directory alone;
+// it writes nothing.
+package engine
+
+import "time"
+
+// SampleRate is the rate of all PCM that crosses the protocol, in Hz.
+const SampleRate = 16000
+
+// MaxWindow is the longest stretch the engine takes at once: Whisper's own
+// encoder window.
+const MaxWindow = 30 * time.Second
+
+// MaxVAD bounds one speech detection request, so that a request's memory stays bounded.
+const MaxVAD = 10 * time.Minute
+
+// LoadRequest asks for a model to be held in memory.
+type LoadRequest struct {
+	Model string `json:"model"` // file name in the engine's model directory, ggml-tiny.bin
+}
+
+// Model describes the model in memory.
+type Model struct {
+	File         string        `json:"file"`
+	Type         string        `json:"type"` // tiny, base, …
+	Multilingual bool          `json:"multilingual"`
+	LoadTime     time.Duration `json:"load_ns"`
+}
+
+// Status is what the engine says of itself.
+type Status struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+	Whisper string `json:"whisper"` // whisper.cpp's version
+	Backend string `json:"backend"` // the backend chosen for this CPU, "CPU (sapphirerapids)"
+	System  string `json:"system"`  // whisper_print_system_info
+	Model   *Model `json:"model,omitempty"`
+	Busy    bool   `json:"busy"`
+	Windows int64  `json:"windows"` // decoded since start
+	PID     int    `json:"pid"`
+}
+
+// WindowRequest says how one window is decoded. Zero values are defaults.
+type WindowRequest struct {
+	Model          string  `json:"model"`              // file name; loaded when it is not there yet
+	Language       string  `json:"language,omitempty"` // ISO 639-1; "" = detect
+	Translate      bool    `json:"translate,omitempty"`
+	Prompt         string  `json:"prompt,omitempty"`
+	Temperature    float32 `json:"temperature,omitempty"`
+	TemperatureInc float32 `json:"temperature_inc,omitempty"` // step of the fallback; < 0 = no fallback; 0 = 0.2
+	BeamSize       int     `json:"beam_size,omitempty"`       // < 2 = greedy
+	BestOf         int     `json:"best_of,omitempty"`         // candidates at a temperature above 0; 0 = 5
+	AudioCtx       int     `json:"audio_ctx,omitempty"`       // encoder positions (20 ms each); 0 = all 1500
+	Words          bool    `json:"words,omitempty"`
+	Threads        int     `json:"threads,omitempty"` // 0 = the engine's own choice
+}
+
+// Event is one line of the answer to a transcribe request. Exactly one of the
+// pointers is set; the last line is Done or Error.
+type Event struct {
+	Loading  *Loading  `json:"loading,omitempty"`
+	Progress *Progress `json:"progress,omitempty"`
+	Segment  *Segment  `json:"segment,omitempty"`
+	Done     *Done     `json:"done,omitempty"`
+	Error    *Failure  `json:"error,omitempty"`
+}
+
+// Loading says that the model is being read into memory first.
+type Loading struct {
+	Model string `json:"model"`
+}
+
+// Progress is how much of the window has been decoded.
+type Progress struct {
+	Percent int `json:"percent"` // 0 to 100
+}
+
+// Segment is a stretch of text, times in nanoseconds from the window's start.
+type Segment struct {
+	Start            time.Duration `json:"start_ns"`
+	End              time.Duration `json:"end_ns"`
+	Text             string        `json:"text"`
+	Words            []Word        `json:"words,omitempty"`
+	Tokens           []Token       `json:"tokens"`
+	AvgLogProb       float64       `json:"avg_logprob"`
+	NoSpeechProb     float64       `json:"no_speech_prob"`
+	CompressionRatio float64       `json:"compression_ratio"`
+	Temperature      float64       `json:"temperature"`
+}
+
+// Word is a word with its times from the window's start.
+type Word struct {
+	Start time.Duration `json:"start_ns"`
+	End   time.Duration `json:"end_ns"`
+	Text  string        `json:"text"` // with its leading space
+	Prob  float64       `json:"prob"` // mean of its tokens' probabilities
+}
+
+// Token is one text token.
+type Token struct {
+	ID      int           `json:"id"`
+	Prob    float64       `json:"prob"`
+	LogProb float64       `json:"logprob"`
+	Start   time.Duration `json:"start_ns"`
+	End     time.Duration `json:"end_ns"`
+	Bytes   []byte        `json:"bytes"` // a token may be part of a character
+}
+
+// Done ends a successful answer.
+type Done struct {
+	Language     string        `json:"language"`      // as given or detected
+	LanguageProb float64       `json:"language_prob"` // 0 where it was given
+	Took         time.Duration `json:"took_ns"`
+}
+
+// Failure is an error as the engine reports it.
+type Failure struct {
+	Code    string `json:"code"` // one of the Code constants
+	Message string `json:"message"`
+}
+
+// Codes of a Failure.
+const (
+	CodeBadRequest = "bad_request"
+	CodeNoModel    = "no_model"  // no such file
+	CodeBadModel   = "bad_model" // whisper.cpp would not have it
+	CodeNoMemory   = "no_memory"
+	CodeAborted    = "aborted"
+	CodeDecode     = "decode_failed"
+)
+
+func (f *Failure) Error() string { return f.Message }
+
+// VADRequest asks where speech is in the PCM that follows.
+type VADRequest struct {
+	Model      string        `json:"model"`                    // file name of a Silero model in GGML form
+	Threshold  float32       `json:"threshold,omitempty"`      // 0 = 0.5
+	MinSpeech  time.Duration `json:"min_speech_ns,omitempty"`  // 0 = 250 ms
+	MinSilence time.Duration `json:"min_silence_ns,omitempty"` // 0 = 100 ms
+	Pad        time.Duration `json:"pad_ns,omitempty"`         // 0 = 30 ms
+}
+
+// VADResponse lists the stretches of speech.
+type VADResponse struct {
+	Speech []Span        `json:"speech"`
+	Took   time.Duration `json:"took_ns"`
+}
+
+// Span is a stretch of the PCM, from its start.
+type Span struct {
+	Start time.Duration `json:"start_ns"`
+	End   time.Duration `json:"end_ns"`
+}
