@@ -89,15 +89,13 @@ type Progress struct {
 
 // Segment is a stretch of text, times in nanoseconds from the window's start.
 type Segment struct {
-	Start            time.Duration `json:"start_ns"`
-	End              time.Duration `json:"end_ns"`
-	Text             string        `json:"text"`
-	Words            []Word        `json:"words,omitempty"`
-	Tokens           []Token       `json:"tokens"`
-	AvgLogProb       float64       `json:"avg_logprob"`
-	NoSpeechProb     float64       `json:"no_speech_prob"`
-	CompressionRatio float64       `json:"compression_ratio"`
-	Temperature      float64       `json:"temperature"`
+	Start        time.Duration `json:"start_ns"`
+	End          time.Duration `json:"end_ns"`
+	Text         string        `json:"text"` // with its leading space
+	Words        []Word        `json:"words,omitempty"`
+	Tokens       []Token       `json:"tokens"`      // text tokens, without timestamps and specials
+	AvgLogProb   float64       `json:"avg_logprob"` // mean over Tokens
+	NoSpeechProb float64       `json:"no_speech_prob"`
 }
 
 // Word is a word with its times from the window's start.

@@ -1,0 +1,119 @@
+//go:build whisper
+
+// Command whisper-appliance-engine holds a Whisper model in memory and decodes
+// windows of PCM. It is the one program with C in it; see package engine for
+// what it speaks on the Unix socket that it inherits.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/systemd"
+	"whisper-appliance/internal/version"
+	"whisper-appliance/internal/whisper"
+)
+
+const program = "whisper-appliance-engine"
+
+// Exit codes. A unit does not restart on 64 and 78: doing it again changes nothing.
+const (
+	exitOK     = 0
+	exitError  = 1
+	exitUsage  = 64
+	exitConfig = 78 // no socket was handed down, or no backend fits
+)
+
+var (
+	errUsage  = errors.New("usage")
+	errConfig = errors.New("configuration")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(exitCode(err, os.Stderr))
+}
+
+// exitCode is the one place where errors become exit codes and final words.
+func exitCode(err error, stderr io.Writer) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errUsage):
+		return exitUsage // flag has said why
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	if errors.Is(err, errConfig) {
+		return exitConfig
+	}
+	return exitError
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	backends := flags.String("backends", "", "`directory` of ggml's compute backends")
+	models := flags.String("models", "", "`directory` of model files")
+	threads := flags.Int("threads", 0, "threads for a window; 0 = every core")
+	unload := flags.Duration("idle-unload", 10*time.Minute, "drop the model after this long without work; 0 = never")
+	exit := flags.Duration("idle-exit", 30*time.Minute, "exit after this long without work; 0 = never")
+	lifeline := flags.Bool("lifeline", false, "exit when standard input ends")
+	debug := flags.Bool("debug", false, "log more")
+	show := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage
+	}
+	if *show {
+		fmt.Fprintln(stdout, version.Line(program))
+		return nil
+	}
+	level := slog.LevelInfo
+	if *debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+
+	if err := engine.InheritedPID(); err != nil {
+		return err
+	}
+	listeners, err := systemd.Listeners()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	if len(listeners) != 1 {
+		return fmt.Errorf("%w: wanted one inherited socket (LISTEN_FDS=1), got %d: systemd or the server start this program", errConfig, len(listeners))
+	}
+	backend, err := whisper.Open(*backends)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	if *lifeline {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		go func() {
+			io.Copy(io.Discard, os.Stdin) //nolint:errcheck // any end will do
+			stop()
+		}()
+	}
+	log.Debug("engine ready", "whisper", backend.Describe().Whisper, "backend", backend.Describe().Backend)
+	server := &engine.Server{
+		Backend: backend, Models: *models, Threads: *threads,
+		IdleUnload: *unload, IdleExit: *exit, Log: log,
+	}
+	return server.Serve(ctx, listeners[0])
+}

@@ -1,0 +1,57 @@
+//go:build whisper
+
+#include "shim.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+void wa_set_abort(struct wa_watch *w) { __atomic_store_n(&w->abort, 1, __ATOMIC_RELAXED); }
+int  wa_percent(struct wa_watch *w) { return __atomic_load_n(&w->percent, __ATOMIC_RELAXED); }
+
+static bool must_abort(void *data) {
+	return __atomic_load_n(&((struct wa_watch *)data)->abort, __ATOMIC_RELAXED) != 0;
+}
+
+static bool may_encode(struct whisper_context *ctx, struct whisper_state *state, void *data) {
+	(void)ctx;
+	(void)state;
+	return !must_abort(data);
+}
+
+static void progress(struct whisper_context *ctx, struct whisper_state *state, int percent, void *data) {
+	(void)ctx;
+	(void)state;
+	__atomic_store_n(&((struct wa_watch *)data)->percent, percent, __ATOMIC_RELAXED);
+}
+
+void wa_observe(struct whisper_full_params *p, struct wa_watch *w) {
+	p->abort_callback = must_abort;
+	p->abort_callback_user_data = w;
+	p->encoder_begin_callback = may_encode;
+	p->encoder_begin_callback_user_data = w;
+	p->progress_callback = progress;
+	p->progress_callback_user_data = w;
+}
+
+// The engine handles one model at a time under a lock, so one buffer serves.
+static char kept[512];
+
+static void keep(enum ggml_log_level level, const char *text, void *data) {
+	(void)data;
+	if (level != GGML_LOG_LEVEL_ERROR && level != GGML_LOG_LEVEL_WARN) {
+		return;
+	}
+	fputs(text, stderr);
+	if (level == GGML_LOG_LEVEL_ERROR) {
+		strncpy(kept, text, sizeof kept - 1);
+	}
+}
+
+void wa_quiet(void) {
+	whisper_log_set(keep, NULL);
+	ggml_log_set(keep, NULL);
+}
+
+void        wa_forget_log(void) { kept[0] = 0; }
+const char *wa_last_log(void) { return kept; }

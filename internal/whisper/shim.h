@@ -1,0 +1,27 @@
+// The few lines of C that Go cannot write: callbacks. None calls back into Go;
+// they share a struct that lives in C's memory.
+#pragma once
+
+#include <stdlib.h>
+
+#include "ggml-backend.h"
+#include "whisper.h"
+
+// wa_watch is shared between a window's decoding and the goroutine that
+// watches it. Both sides use atomic access.
+struct wa_watch {
+	int abort;   // set by Go: give up
+	int percent; // set by whisper.cpp: how far
+};
+
+void wa_set_abort(struct wa_watch *w);
+int  wa_percent(struct wa_watch *w);
+
+// wa_observe makes params report to w and obey it.
+void wa_observe(struct whisper_full_params *params, struct wa_watch *w);
+
+// Log lines of whisper.cpp and ggml: errors and warnings are kept for
+// wa_last_log, everything else is dropped.
+void        wa_quiet(void);
+void        wa_forget_log(void);
+const char *wa_last_log(void);
