@@ -28,6 +28,31 @@ const (
 	NoSpace                  // 507: disk or memory will not hold it
 )
 
+// Status is the HTTP status of a kind.
+func (k Kind) Status() int {
+	if s, ok := statuses()[k]; ok {
+		return s
+	}
+	return 500
+}
+
+// OfStatus is the kind that an HTTP status stands for, Internal where none does.
+func OfStatus(status int) Kind {
+	for k, s := range statuses() {
+		if s == status {
+			return k
+		}
+	}
+	return Internal
+}
+
+func statuses() map[Kind]int {
+	return map[Kind]int{
+		Internal: 500, BadInput: 400, Unauthorized: 401, Forbidden: 403, NotFound: 404, Conflict: 409,
+		TooLarge: 413, Unsupported: 415, Busy: 429, Unavailable: 503, Canceled: 499, NoSpace: 507,
+	}
+}
+
 // Error is a failure with words for people.
 type Error struct {
 	Kind    Kind

@@ -50,11 +50,14 @@ type Word struct {
 	Prob       float64 // 0 to 1
 }
 
-// Text is the whole text: the segments joined, without space at either end.
+// Text is the whole text: the segments joined in their order, without space at
+// either end, as valid UTF-8 without control characters (see Joiner).
 func (t *Transcript) Text() string {
 	var b strings.Builder
+	var j Joiner
 	for _, s := range t.Segments {
-		b.WriteString(s.Text)
+		b.WriteString(j.Add(s))
 	}
-	return strings.TrimSpace(b.String())
+	b.WriteString(j.Close())
+	return b.String()
 }

@@ -1,0 +1,77 @@
+// Command whisper-appliance-server serves the appliance's doors: HTTP and
+// HTTPS on one port, and a Unix socket for this machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/version"
+)
+
+const program = "whisper-appliance-server"
+
+// Exit codes. A unit does not restart on 64 and 78: doing it again changes nothing.
+const (
+	exitOK     = 0
+	exitError  = 1
+	exitUsage  = 64
+	exitConfig = 78
+)
+
+var errUsage = errors.New("wrong usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends at once
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(exitCode(err, os.Stderr))
+}
+
+// exitCode is the one place where errors become exit codes and final words.
+func exitCode(err error, stderr io.Writer) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errUsage): // flag has said what
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	if hint := fault.Hint(err); hint != "" {
+		fmt.Fprintf(stderr, "try: %s\n", hint)
+	}
+	if errors.Is(err, errConfig) {
+		return exitConfig
+	}
+	return exitError
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	listen := flags.String("listen", "", "`address:port` for HTTP and HTTPS; wins over [server] listen")
+	show := flags.Bool("version", false, "print the version")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s takes no arguments but flags: %q\n", program, flags.Args())
+		return errUsage
+	}
+	if *show {
+		fmt.Fprintln(stdout, version.Line(program))
+		return nil
+	}
+	return serve(ctx, *listen, stderr)
+}

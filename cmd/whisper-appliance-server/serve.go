@@ -1,0 +1,191 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"whisper-appliance/internal/appliance"
+	"whisper-appliance/internal/auth"
+	"whisper-appliance/internal/cert"
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/portmux"
+	"whisper-appliance/internal/server"
+	"whisper-appliance/internal/systemd"
+	"whisper-appliance/internal/version"
+)
+
+// errConfig marks what a restart would not change.
+var errConfig = errors.New("configuration")
+
+// drainLimit is how long a stop waits for requests under way.
+const drainLimit = 30 * time.Second
+
+// serve runs the server until ctx ends.
+func serve(ctx context.Context, listen string, stderr io.Writer) error {
+	p, settings, log, err := prepare(listen, stderr)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	c := settings.Current()
+	parts, err := appliance.New(p, c, log, stderr)
+	if err != nil {
+		return err
+	}
+	certs := &cert.Manager{Dir: p.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
+	event, err := certs.Refresh(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	logCertificate(log, event)
+	listeners, err := open(p, c, certs)
+	if err != nil {
+		return err
+	}
+	s := &server.Server{
+		Config: settings.Current, SaveSetting: settings.Save,
+		Service: parts.Service, Engine: parts.Engine, EngineRunning: parts.EngineRunning, Models: parts.Models,
+		Keys:  auth.NewKeyring(cmp.Or(c.Auth.KeysFile, p.Keys), log),
+		Spool: p.Spool, Programs: appliance.Programs(p), Log: log,
+	}
+	return runAll(ctx, s, parts, certs, c, log, listeners)
+}
+
+// prepare finds the paths and the settings and makes the directories.
+func prepare(listen string, stderr io.Writer) (paths.Paths, *appliance.Settings, *slog.Logger, error) {
+	p, err := paths.Find(paths.System())
+	if err != nil {
+		return p, nil, nil, err
+	}
+	from := config.Sources{Settings: p.Settings, Config: p.Config, ConfigD: p.ConfigDir, Environ: os.Environ(),
+		Reserved: reserved()}
+	if listen != "" {
+		from.Flags = []config.Flag{{Name: "listen", Key: "server.listen", Text: listen}}
+	}
+	var level slog.LevelVar
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: &level}))
+	settings, err := appliance.LoadSettings(from, log)
+	if err != nil {
+		return p, nil, log, err
+	}
+	c := settings.Current()
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		return p, nil, log, err
+	}
+	if c.Log.Format == "json" {
+		log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: &level}))
+	}
+	for _, note := range settings.Report().Notes {
+		log.Warn("setting has no effect", "note", note)
+	}
+	return p, settings, log, p.Prepare()
+}
+
+// runAll runs what lives as long as the server, and ends it when one ends.
+func runAll(ctx context.Context, s *server.Server, parts *appliance.Appliance, certs *cert.Manager,
+	c *config.Config, log *slog.Logger, listeners []net.Listener) error {
+	// Engines outlive the requests that use them: they stop last.
+	engines, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stopEngines()
+	wg.Go(func() {
+		if err := parts.Run(engines); err != nil {
+			log.Error("engines can no longer be started", "error", err)
+		}
+	})
+	certCtx, stopCerts := context.WithCancel(ctx)
+	defer stopCerts()
+	wg.Go(func() {
+		certs.Run(certCtx, func(e cert.Event, err error) {
+			if err != nil {
+				log.Error("certificate not refreshed", "error", err, "hint", fault.Hint(err))
+				return
+			}
+			logCertificate(log, e)
+		})
+	})
+	if c.Models.Preload {
+		wg.Go(func() {
+			if err := parts.Preload(engines, c.Models.Default); err != nil && engines.Err() == nil {
+				log.Error("model not loaded ahead", "error", err, "hint", fault.Hint(err))
+			}
+		})
+	}
+	for _, l := range listeners {
+		log.Info("serving", "address", l.Addr().String(), "version", version.Build().Version)
+	}
+	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
+	err := s.Serve(ctx, drainLimit, listeners...)
+	log.Info("stopped")
+	return err
+}
+
+// open makes the doors: the sockets handed down by systemd, or else the port
+// and the Unix socket that the settings name.
+func open(p paths.Paths, c *config.Config, certs *cert.Manager) ([]net.Listener, error) {
+	inherited, err := systemd.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	if len(inherited) == 0 {
+		if inherited, err = listenOurselves(p, c); err != nil {
+			return nil, err
+		}
+	}
+	for i, l := range inherited {
+		mux := portmux.New(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.GetCertificate})
+		mux.MaxConns = c.Server.MaxConnections
+		inherited[i] = mux
+	}
+	return inherited, nil
+}
+
+func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
+	tcp, err := net.Listen("tcp", c.Server.Listen)
+	if err != nil {
+		e := fault.New(fault.Unavailable, "cannot_listen", "cannot listen on %s", c.Server.Listen).On("server.listen").Because(err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			e.Try("another program has the port: `ss -ltnp` names it; choose another with --listen or [server] listen")
+		}
+		return nil, e
+	}
+	if conn, err := net.Dial("unix", p.APISocket); err == nil {
+		conn.Close()
+		tcp.Close()
+		return nil, fault.New(fault.Conflict, "already_running", "another server already answers on %s", p.APISocket).
+			Try("stop it, or give this one a STATE_DIRECTORY of its own")
+	}
+	os.Remove(p.APISocket) //nolint:errcheck // Listen says what is wrong
+	local, err := net.Listen("unix", p.APISocket)
+	if err != nil {
+		tcp.Close()
+		return nil, fmt.Errorf("open the local door: %w", err)
+	}
+	// Everybody on this machine may knock: who it is decides what they may.
+	if err := os.Chmod(p.APISocket, 0o666); err != nil {
+		return nil, err
+	}
+	return []net.Listener{tcp, local}, nil
+}
+
+// reserved are variables with our prefix that are no settings.
+func reserved() []string { return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY"} }
+
+func logCertificate(log *slog.Logger, e cert.Event) {
+	if e.Change != cert.None {
+		log.Info("certificate", "change", string(e.Change), "reason", e.Reason, "names", e.Names,
+			"not_after", e.NotAfter, "sha256", e.Fingerprint)
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"whisper-appliance/internal/fault"
+)
+
+// serverStatus is what of /api/status and /health the command shows.
+type serverStatus struct {
+	Status           string   `json:"status"`
+	Reasons          []string `json:"reasons,omitempty"`
+	Version          string   `json:"version"`
+	Uptime           float64  `json:"uptime_seconds"`
+	Transcriptions   int64    `json:"total_transcriptions"`
+	WhisperAvailable bool     `json:"whisper_available"`
+	Model            struct {
+		Name   string `json:"current_model_name"`
+		Loaded bool   `json:"model_loaded"`
+	} `json:"model_status"`
+}
+
+func statusCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say how the server is",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, ok := a.client(c.Context())
+			if !ok {
+				return fault.New(fault.Unavailable, "no_server", "no server runs on this machine (%s)", a.paths.APISocket).
+					Try("`systemctl start whisper-appliance`, or --url for one elsewhere")
+			}
+			var s serverStatus
+			if err := client.Get(c.Context(), "/health", &s); err != nil {
+				return err
+			}
+			if a.jsonOut {
+				return a.printJSON(s)
+			}
+			return a.printStatus(s)
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) printStatus(s serverStatus) error {
+	fmt.Fprintf(a.out, "%s, version %s, up %s\n", s.Status, s.Version, clock(time.Duration(s.Uptime*float64(time.Second))))
+	for _, r := range s.Reasons {
+		fmt.Fprintf(a.out, "  %s\n", r)
+	}
+	memory := "not in memory: the next recording loads it"
+	if s.Model.Loaded {
+		memory = "in memory"
+	}
+	fmt.Fprintf(a.out, "model %s, %s\n", s.Model.Name, memory)
+	_, err := fmt.Fprintf(a.out, "%d recordings transcribed\n", s.Transcriptions)
+	return err
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/appliance"
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
+)
+
+// order is what the command line asks for.
+type order struct {
+	api.Request
+	format    string
+	output    string
+	translate bool
+	force     bool
+	quiet     bool
+	alone     bool
+}
+
+func transcribeCommand(a *app) *cobra.Command {
+	var o order
+	c := &cobra.Command{
+		Use:   "transcribe FILE…",
+		Short: "Turn recordings into text",
+		Long: `Turn recordings into text: anything that ffmpeg reads, sound or video.
+
+It works through the server that runs on this machine (or --url), and by itself
+where none runs. The text goes to standard output; progress to a terminal only.`,
+		Example: `  whisper-appliance transcribe talk.mp3
+  whisper-appliance transcribe --format srt --output subtitles/ *.mp4
+  whisper-appliance transcribe --language de --translate rede.ogg`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, files []string) error { return a.transcribe(c.Context(), o, files) },
+	}
+	f := c.Flags()
+	f.StringVarP(&o.format, "format", "f", "txt", "txt, json, verbose_json, srt, vtt, tsv, words or lrc")
+	f.StringVarP(&o.Language, "language", "l", "", "language spoken (de or german); left out: detected")
+	f.BoolVar(&o.translate, "translate", false, "write it in English")
+	f.StringVarP(&o.Model, "model", "m", "", "`name` of an installed model; left out: the one in use")
+	f.StringVar(&o.Prompt, "prompt", "", "`text` that names words and spellings to expect")
+	f.StringVar(&o.Temperature, "temperature", "", "0 to 1: where decoding starts")
+	f.StringVarP(&o.output, "output", "o", "", "`file`, or directory for one file each; left out: standard output")
+	f.BoolVar(&o.force, "force", false, "overwrite files that are there")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress, no notes")
+	f.BoolVar(&o.alone, "alone", false, "work without a server even where one runs")
+	return c
+}
+
+// recogniser turns one recording into a transcript.
+type recogniser func(ctx context.Context, q api.Request, m *meter) (*transcript.Transcript, error)
+
+func (a *app) transcribe(ctx context.Context, o order, files []string) error {
+	format, err := transcript.ParseFormat(o.format)
+	if err != nil {
+		return onFlag(err, "--format")
+	}
+	o.Words = format.NeedsWords() || format == transcript.VerboseJSON
+	o.Task = transcript.Transcribe
+	if o.translate {
+		o.Task = transcript.Translate
+	}
+	if len(files) > 1 && o.output != "" && !isDir(o.output) {
+		return usageError{fmt.Errorf("--output %s is no directory, and %d files need one", o.output, len(files))}
+	}
+	recognise, end, err := a.recogniser(ctx, o.alone)
+	if err != nil {
+		return err
+	}
+	defer end()
+	var failed []error
+	for i, file := range files {
+		if err := a.one(ctx, o, format, recognise, file, len(files), i); err != nil {
+			if len(files) > 1 {
+				err = fmt.Errorf("%s: %w", file, err)
+			}
+			failed = append(failed, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// onFlag names the flag where the server would name its field.
+func onFlag(err error, flag string) error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		f.Field = flag
+	}
+	return err
+}
+
+// one does one file of n.
+func (a *app) one(ctx context.Context, o order, format transcript.Format, recognise recogniser, file string, n, i int) error {
+	o.Path = file
+	target, err := o.target(file, format)
+	if err != nil {
+		return err
+	}
+	m := a.meter(o.quiet)
+	t, err := recognise(ctx, o.Request, m)
+	m.clear()
+	if err != nil {
+		return err
+	}
+	if !o.quiet {
+		for _, note := range t.Notes {
+			fmt.Fprintf(a.errOut, "%s: %s\n", file, note)
+		}
+	}
+	render := func(w io.Writer) error {
+		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true})
+	}
+	if target != "" {
+		return durable.Write(target, 0o644, render)
+	}
+	if n > 1 && format == transcript.Txt {
+		if i > 0 {
+			fmt.Fprintln(a.out)
+		}
+		fmt.Fprintf(a.out, "==> %s <==\n", file)
+	}
+	return render(a.out)
+}
+
+// target is the file to write, "" for standard output.
+func (o order) target(file string, format transcript.Format) (string, error) {
+	target := o.output
+	if target == "" || target == "-" {
+		return "", nil
+	}
+	if isDir(target) {
+		base := filepath.Base(file)
+		target = filepath.Join(target, strings.TrimSuffix(base, filepath.Ext(base))+format.Extension())
+	}
+	if _, err := os.Stat(target); err == nil && !o.force {
+		return "", fault.New(fault.Conflict, "file_exists", "%s is there already", target).On("--output").
+			Try("--force overwrites it")
+	}
+	return target, nil
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
+// recogniser is the server's, or one of our own where none runs. end frees it.
+func (a *app) recogniser(ctx context.Context, alone bool) (r recogniser, end func(), err error) {
+	if !alone {
+		if c, ok := a.client(ctx); ok {
+			return throughServer(c), func() {}, nil
+		}
+	}
+	return a.byItself(ctx)
+}
+
+func throughServer(c *api.Client) recogniser {
+	return func(ctx context.Context, q api.Request, m *meter) (*transcript.Transcript, error) {
+		name := filepath.Base(q.Path)
+		return c.Transcribe(ctx, q, func(done, total int64) {
+			m.show("%s  sending %s of %s", name, size(done), size(total))
+		}, func(p api.Progress) {
+			m.show("%s  %s", name, phaseLine(p.Phase, seconds(p.Done), seconds(p.Total)))
+		})
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func phaseLine(phase string, done, total time.Duration) string {
+	if total == 0 {
+		return phase
+	}
+	return fmt.Sprintf("%s  %d %%  %s of %s", phase, 100*done/total, clock(done), clock(total))
+}
+
+// byItself starts an engine for this command alone, in a directory of its own.
+func (a *app) byItself(ctx context.Context) (recogniser, func(), error) {
+	c, _, err := config.Load(a.sources())
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "whisper-appliance-")
+	if err != nil {
+		return nil, nil, err
+	}
+	p := a.paths
+	p.Run, p.Spool, p.EngineSocket = dir, dir, filepath.Join(dir, "engine.sock")
+	log := slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	parts, err := appliance.New(p, c, log, io.Discard)
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if err := parts.Run(ctx); err != nil {
+			log.Error("engine", "error", err)
+		}
+	}()
+	end := func() {
+		cancel()
+		<-gone
+		os.RemoveAll(dir)
+	}
+	return ownRecogniser(c, parts), end, nil
+}
+
+func ownRecogniser(c *config.Config, parts *appliance.Appliance) recogniser {
+	return func(ctx context.Context, q api.Request, m *meter) (*transcript.Transcript, error) {
+		job, err := transcribe.Request{
+			Model: q.Model, Language: q.Language, Prompt: q.Prompt, Temperature: q.Temperature, Task: q.Task, Words: q.Words,
+		}.Job(parts.Models, c)
+		if err != nil {
+			return nil, err
+		}
+		job.Name = filepath.Base(q.Path)
+		if job.Audio, err = os.Open(q.Path); err != nil {
+			return nil, err
+		}
+		defer job.Audio.Close()
+		return parts.Service.Run(ctx, job, func(u transcribe.Update) {
+			m.show("%s  %s", job.Name, phaseLine(string(u.Phase), u.Done, u.Total))
+		})
+	}
+}

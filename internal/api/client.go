@@ -1,0 +1,222 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/transcript"
+)
+
+// Client talks to a server.
+type Client struct {
+	Base string // "http://127.0.0.1:5001", without a slash at the end
+	Key  string // API key; "" where none is needed
+	HTTP *http.Client
+}
+
+// OverSocket is a client of the server behind a Unix socket.
+func OverSocket(path string) *Client {
+	return &Client{Base: "http://local", HTTP: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+		},
+	}}}
+}
+
+// Request is a recording and what is wanted of it.
+type Request struct {
+	Path        string // of the recording
+	Model       string // "" = the one in use
+	Language    string // "" = detect
+	Prompt      string
+	Task        transcript.Task
+	Temperature string // as typed; the server checks it
+	Words       bool
+}
+
+// Transcribe sends a recording and follows the events. sent is told how much of
+// size was uploaded; progress and segment may be nil. Errors of the server are
+// faults with its words.
+func (c *Client) Transcribe(ctx context.Context, q Request, sent func(done, size int64), progress func(Progress)) (*transcript.Transcript, error) {
+	f, err := os.Open(q.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	body, contentType := q.form(f, func(n int64) { sent(n, st.Size()) })
+	defer body.Close()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/transcriptions", body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", contentType)
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return follow(resp.Body, progress)
+}
+
+// form streams the request's form; nothing of the file is held in memory.
+func (q Request) form(f *os.File, sent func(int64)) (io.ReadCloser, string) {
+	r, w := io.Pipe()
+	form := multipart.NewWriter(w)
+	go func() { w.CloseWithError(q.write(form, f, sent)) }()
+	return r, form.FormDataContentType()
+}
+
+func (q Request) write(form *multipart.Writer, f *os.File, sent func(int64)) error {
+	fields := map[string]string{
+		"model": q.Model, "language": q.Language, "prompt": q.Prompt, "task": string(q.Task), "temperature": q.Temperature,
+	}
+	if q.Words {
+		fields["words"] = "true"
+	}
+	for name, value := range fields {
+		if value == "" {
+			continue
+		}
+		if err := form.WriteField(name, value); err != nil {
+			return err
+		}
+	}
+	part, err := form.CreateFormFile("file", filepath.Base(q.Path))
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(part, &counter{r: f, sent: sent}); err != nil {
+		return err
+	}
+	return form.Close()
+}
+
+type counter struct {
+	r    io.Reader
+	n    int64
+	sent func(int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	c.sent(c.n)
+	return n, err
+}
+
+// ErrCutOff means that the answer ended before it was whole.
+var ErrCutOff = errors.New("the server broke off its answer")
+
+// follow reads events until done or error.
+func follow(r io.Reader, progress func(Progress)) (*transcript.Transcript, error) {
+	t := &transcript.Transcript{}
+	lines := bufio.NewReader(r)
+	name := ""
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCutOff, err)
+		}
+		line = strings.TrimSuffix(line, "\n")
+		if n, ok := strings.CutPrefix(line, "event: "); ok {
+			name = n
+		}
+		data, ok := strings.CutPrefix(line, "data: ")
+		if !ok {
+			continue
+		}
+		if done, err := take(t, name, []byte(data), progress); done || err != nil {
+			return t, err
+		}
+	}
+}
+
+// take takes one event into t; done after the last.
+func take(t *transcript.Transcript, name string, data []byte, progress func(Progress)) (done bool, err error) {
+	switch name {
+	case EventProgress:
+		var p Progress
+		if err = json.Unmarshal(data, &p); err == nil && progress != nil {
+			progress(p)
+		}
+	case EventSegment:
+		var s Segment
+		if err = json.Unmarshal(data, &s); err == nil {
+			t.Segments = append(t.Segments, s.Transcript())
+		}
+	case EventDone:
+		var d Done
+		err = json.Unmarshal(data, &d)
+		t.Task, t.Language, t.Duration, t.Model, t.Notes = transcript.Task(d.Task), d.Language, time.Duration(d.Duration), d.Model, d.Notes
+		return true, err
+	case EventError:
+		var e Error
+		if err = json.Unmarshal(data, &e); err == nil {
+			err = e.fault(http.StatusInternalServerError)
+		}
+	}
+	return false, err
+}
+
+// Get asks for a JSON document.
+func (c *Client) Get(ctx context.Context, path string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// do sends req with the key; an answer that is no success comes back as a fault.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	if c.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Key)
+	}
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if req.Context().Err() != nil {
+			return nil, context.Cause(req.Context())
+		}
+		return nil, fault.New(fault.Unavailable, "no_server", "the server at %s does not answer", c.Base).Because(err).
+			Try("is it running? `systemctl status whisper-appliance`")
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var e Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&e); err != nil || e.Error == "" {
+		return nil, fault.New(fault.Internal, "bad_answer", "the server at %s answered %s", c.Base, resp.Status)
+	}
+	return nil, e.fault(resp.StatusCode)
+}
+
+// fault gives the server's words back their kind.
+func (e Error) fault(status int) error {
+	return &fault.Error{Kind: fault.OfStatus(status), Code: e.Code, Field: e.Field, Message: e.Error, Hint: e.Hint}
+}

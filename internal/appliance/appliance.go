@@ -1,0 +1,114 @@
+// Package appliance puts the parts together: from paths and settings to a
+// service that transcribes. The server does it for everybody, and the CLI for
+// one person where no server runs. It trusts both and writes nothing itself.
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/decode"
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/transcribe"
+)
+
+// Appliance is the parts, assembled. Run has to be called for its engine to start.
+type Appliance struct {
+	Models  *model.Store
+	Engine  *engine.Client
+	Service *transcribe.Service
+
+	launcher *engine.Launcher
+	socket   net.Listener
+}
+
+// New assembles the parts and makes the engine's socket: from then on a
+// request waits for the engine, which Run starts.
+func New(p paths.Paths, c *config.Config, log *slog.Logger, stderr io.Writer) (*Appliance, error) {
+	models := Store(p, c)
+	a := &Appliance{
+		Models: models,
+		Engine: &engine.Client{Socket: p.EngineSocket},
+		launcher: &engine.Launcher{
+			Program: engineCommand(p, c, models.Dir), Socket: p.EngineSocket, Stderr: stderr, Log: log,
+		},
+	}
+	a.Service = &transcribe.Service{
+		Engine:  a.Engine,
+		Decoder: &decode.Decoder{Program: decoderCommand(p, c)},
+		Spool:   p.Spool, Longest: c.Transcription.MaxDuration, Timeout: c.Decode.Timeout, Log: log,
+	}
+	socket, err := a.launcher.Listen()
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "engine_socket", "the engine's socket %s cannot be made", p.EngineSocket).
+			Because(err).Try("see who owns %s", p.Run)
+	}
+	a.socket = socket
+	return a, nil
+}
+
+// Store is the models on this machine.
+func Store(p paths.Paths, c *config.Config) *model.Store {
+	dir := c.Models.Directory
+	if dir == "" {
+		dir = p.Models
+	}
+	return &model.Store{Dir: dir, Proc: p.Proc, Cgroup: p.Cgroup}
+}
+
+// Programs are the files that must be there for a recording to be transcribed.
+func Programs(p paths.Paths) []string {
+	return []string{p.EngineProgram()[0], p.DecoderProgram()}
+}
+
+func engineCommand(p paths.Paths, c *config.Config, models string) []string {
+	return append(p.EngineProgram(),
+		"--models", models,
+		"--threads", strconv.Itoa(c.Engine.Threads),
+		"--idle-unload", c.Engine.IdleUnload.String(),
+		"--idle-exit", c.Engine.IdleExit.String(),
+		"--lifeline")
+}
+
+func decoderCommand(p paths.Paths, c *config.Config) []string {
+	ffmpeg := c.Decode.FFmpeg
+	if ffmpeg == "" {
+		ffmpeg = p.FFmpeg
+	}
+	command := []string{p.DecoderProgram()}
+	if ffmpeg != "" {
+		command = append(command, "--ffmpeg", ffmpeg)
+	}
+	return command
+}
+
+// Run starts engines as they are needed until ctx ends.
+func (a *Appliance) Run(ctx context.Context) error {
+	return a.launcher.Run(ctx, a.socket)
+}
+
+// EngineRunning tells whether an engine runs now.
+func (a *Appliance) EngineRunning() bool { return a.launcher.PID() != 0 }
+
+// Preload has the engine read the model in use before anybody asks.
+func (a *Appliance) Preload(ctx context.Context, name string) error {
+	file, err := a.Models.Resolve(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	if _, err := a.Engine.Load(ctx, file); err != nil {
+		return fmt.Errorf("preload %s: %w", name, err)
+	}
+	return nil
+}

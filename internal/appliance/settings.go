@@ -1,0 +1,88 @@
+package appliance
+
+import (
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"whisper-appliance/internal/config"
+)
+
+// Settings is the configuration as it is now: what page, API and CLI save in
+// settings.toml counts without a restart. A file that was made wrong meanwhile
+// is reported once and the last good settings stay.
+type Settings struct {
+	sources config.Sources
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	current *config.Config
+	report  *config.Report
+	checked time.Time
+	seen    time.Time // settings.toml's modification time at the last reading
+}
+
+// recheck is how often settings.toml is looked at.
+const recheck = 500 * time.Millisecond
+
+// LoadSettings reads all sources. The error is config.Load's.
+func LoadSettings(from config.Sources, log *slog.Logger) (*Settings, error) {
+	s := &Settings{sources: from, log: log, seen: modified(from.Settings)}
+	var err error
+	s.current, s.report, err = config.Load(from)
+	return s, err
+}
+
+// Current is the configuration; it must not be changed.
+func (s *Settings) Current() *config.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.checked) >= recheck {
+		s.checked = now
+		s.refresh()
+	}
+	return s.current
+}
+
+// Report tells where each value comes from.
+func (s *Settings) Report() *config.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report
+}
+
+// Save writes one setting to settings.toml; see config.Sources.Save.
+func (s *Settings) Save(key, value string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.sources.Save(map[string]string{key: value}); err != nil {
+		return err
+	}
+	s.refresh()
+	return nil
+}
+
+// refresh reads everything anew when settings.toml has changed; mu is held.
+func (s *Settings) refresh() {
+	m := modified(s.sources.Settings)
+	if m.Equal(s.seen) {
+		return
+	}
+	s.seen = m
+	c, report, err := config.Load(s.sources)
+	if err != nil {
+		s.log.Error("changed settings are not taken over", "error", err)
+		return
+	}
+	s.current, s.report = c, report
+}
+
+// modified is a file's modification time, zero where there is none.
+func modified(path string) time.Time {
+	st, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}

@@ -1,0 +1,100 @@
+// Package config is every setting of the appliance: what it is called, what it
+// means, what it is unless somebody says otherwise, and where it was said.
+// It reads the files and variables that its caller names and trusts none of
+// them: each value is checked, and everything that is wrong is reported at
+// once. It writes settings.toml, when asked to save a setting, and nothing
+// else. It is also the one owner of TOML: Unmarshal, Marshal and Rewrite serve
+// other packages' files.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the appliance's settings. Load gives one that has been checked;
+// Default documents what each is by itself. The doc tags are the reference.
+type Config struct {
+	Server        Server        `toml:"server" doc:"The doors: HTTP and HTTPS share one port."`
+	TLS           TLS           `toml:"tls" doc:"HTTPS. Without a certificate of yours the appliance makes one for every name and address of the machine."`
+	Auth          Auth          `toml:"auth" doc:"Who may. Whatever changes the appliance needs root on its Unix socket, or a key with the scope admin."`
+	Models        Models        `toml:"models" doc:"Whisper's models."`
+	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
+	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
+	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
+	Log           Log           `toml:"log" doc:"What is logged."`
+}
+
+// Server is the [server] section.
+type Server struct {
+	Listen         string `toml:"listen" check:"listen" doc:"Address and port. Nothing before the colon means every address; port 0 means any free one."`
+	HTTPRedirect   bool   `toml:"http_redirect" doc:"Send browsers on other machines that come by plain HTTP to HTTPS."`
+	PlainAPI       bool   `toml:"plain_api" doc:"Serve the API by plain HTTP to other machines, too."`
+	MaxUpload      Bytes  `toml:"max_upload" min:"1" doc:"The largest recording taken."`
+	MaxConnections int    `toml:"max_connections" min:"1" max:"65536" doc:"Connections held at once; more wait."`
+}
+
+// TLS is the [tls] section.
+type TLS struct {
+	Certificate string   `toml:"certificate" check:"path" doc:"PEM file with your certificate, followed by its chain. Goes with key."`
+	Key         string   `toml:"key" check:"path" doc:"PEM file with the certificate's private key."`
+	Names       []string `toml:"names" check:"host" doc:"Further host names and addresses for the certificate that the appliance makes."`
+}
+
+// Auth is the [auth] section.
+type Auth struct {
+	KeysFile       string         `toml:"keys_file" check:"path" doc:"File of API keys, see \"whisper-appliance keys\". Empty means keys.toml beside config.toml."`
+	OpenTo         string         `toml:"open_to" oneof:"private loopback nobody" doc:"Who may transcribe without a key: private (this machine and private addresses), loopback (this machine) or nobody."`
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies" doc:"Addresses or networks of reverse proxies whose X-Forwarded-For is believed. Through any other proxy a caller counts as remote."`
+}
+
+// Models is the [models] section.
+type Models struct {
+	Directory string `toml:"directory" check:"path" doc:"Where model files are kept. Empty means models in the state directory."`
+	Default   string `toml:"default" check:"name" doc:"The model in use, by its name in the catalogue."`
+	Mirror    string `toml:"mirror" check:"mirror" doc:"A directory or http(s) address to take model files from first."`
+	Preload   bool   `toml:"preload" doc:"Load the model when the appliance starts, not with the first request."`
+}
+
+// Engine is the [engine] section.
+type Engine struct {
+	Threads    int           `toml:"threads" min:"0" max:"256" doc:"Threads that decode; 0 means as many as suit the machine."`
+	IdleUnload time.Duration `toml:"idle_unload" doc:"Give the model's memory back after so long without work; \"0s\" means never."`
+	IdleExit   time.Duration `toml:"idle_exit" doc:"End the engine's process after so long without work; \"0s\" means never."`
+	Device     string        `toml:"device" oneof:"cpu" doc:"What computes. This version knows the CPU alone, and picks the fastest code for it."`
+}
+
+// Transcription is the [transcription] section.
+type Transcription struct {
+	Language    string        `toml:"language" check:"language" doc:"The language spoken, such as \"en\" or \"de\"; \"auto\" means that it is detected."`
+	BeamSize    int           `toml:"beam_size" min:"0" max:"8" doc:"Hypotheses kept by beam search; below 2 decoding is greedy."`
+	BestOf      int           `toml:"best_of" min:"1" max:"8" doc:"Candidates when a passage is tried again at a higher temperature."`
+	MaxDuration time.Duration `toml:"max_duration" min:"1" doc:"The longest recording taken."`
+	HeaderWait  time.Duration `toml:"header_wait" min:"1" doc:"Answers that take longer than this begin early and are kept alive, so that clients do not give up and send the file again."`
+}
+
+// Decode is the [decode] section.
+type Decode struct {
+	FFmpeg  string        `toml:"ffmpeg" check:"path" doc:"The ffmpeg program. Empty means the first one in PATH."`
+	Timeout time.Duration `toml:"timeout" min:"1" doc:"The longest that decoding one file may take."`
+}
+
+// Log is the [log] section.
+type Log struct {
+	Level  string `toml:"level" oneof:"debug info warn error" doc:"The least that is logged: debug, info, warn or error."`
+	Format string `toml:"format" oneof:"auto text json" doc:"text, json, or auto: text on a terminal, what the journal understands under systemd."`
+}
+
+// Default is the settings of an appliance that nobody has told anything. It is
+// the only place where a default stands.
+func Default() *Config {
+	return &Config{
+		Server:        Server{Listen: ":5001", HTTPRedirect: true, PlainAPI: true, MaxUpload: 4 << 30, MaxConnections: 512},
+		Auth:          Auth{OpenTo: "private"},
+		Models:        Models{Default: "base"},
+		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Device: "cpu"},
+		Transcription: Transcription{Language: "auto", BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
+		Decode:        Decode{Timeout: 2 * time.Hour},
+		Log:           Log{Level: "info", Format: "auto"},
+	}
+}

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"whisper-appliance/internal/auth"
+)
+
+type contextKey int
+
+// peerKey is where connContext keeps a *uint32: the user at the other end of a Unix socket.
+const peerKey contextKey = 0
+
+// connContext notes who is at the other end of a Unix socket while the
+// connection is at hand.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	raw.Control(func(fd uintptr) { //nolint:errcheck // no credentials: nobody in particular
+		cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if cred == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey, &cred.Uid)
+}
+
+func caller(r *http.Request) auth.Caller {
+	uid, _ := r.Context().Value(peerKey).(*uint32)
+	return auth.CallerOf(r, uid)
+}
+
+// needNothing marks a door that is open to everybody with a right key or none.
+const needNothing auth.Scope = ""
+
+// permit says whether r may do what needs scope.
+func (s *Server) permit(r *http.Request, scope auth.Scope) error {
+	if scope == needNothing {
+		return nil
+	}
+	c := s.Config().Auth
+	_, err := auth.Judge(caller(r), scope, auth.Policy{
+		OpenTo:         auth.Openness(c.OpenTo),
+		TrustedProxies: c.TrustedProxies,
+		OwnUID:         uint32(os.Getuid()),
+	}, s.Keys)
+	return err
+}
+
+// knownKey refuses a key that is wrong, wherever it is shown: whoever sends
+// one believes it to be good and should learn that it is not.
+func (s *Server) knownKey(r *http.Request) error {
+	c := caller(r)
+	if c.Key == "" {
+		return nil
+	}
+	if _, ok := s.Keys.Find(c.Key); ok {
+		return nil
+	}
+	return s.permit(r, auth.Transcribe) // has the words for it
+}
+
+// fromThisMachine reports whether r was sent here, not through a proxy.
+func fromThisMachine(r *http.Request) bool {
+	c := caller(r)
+	return c.UnixUID != nil || (c.RemoteAddr.Unmap().IsLoopback() && !c.Forwarded)
+}

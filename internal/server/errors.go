@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/fault"
+)
+
+// openAIError is OpenAI's error object.
+type openAIError struct {
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+	} `json:"error"`
+}
+
+// writeError answers with err in the dialect of the request's path.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	f := s.asFault(r.Context(), err)
+	code := f.Kind.Status()
+	switch f.Kind {
+	case fault.Unauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
+	case fault.Busy:
+		w.Header().Set("Retry-After", "10")
+	case fault.TooLarge:
+		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, code, errorBody(r.URL.Path, code, f))
+}
+
+// errorBody is f as the door at path words it.
+func errorBody(path string, code int, f *fault.Error) any {
+	if strings.HasPrefix(path, "/v1/") {
+		return openAIBody(code, f)
+	}
+	return plainBody(f)
+}
+
+func plainBody(f *fault.Error) api.Error {
+	return api.Error{Error: f.Message, Code: f.Code, Field: f.Field, Hint: f.Hint}
+}
+
+func openAIBody(code int, f *fault.Error) openAIError {
+	var e openAIError
+	e.Error.Message = f.Message
+	if f.Hint != "" {
+		e.Error.Message += ". Try: " + f.Hint
+	}
+	e.Error.Type = "invalid_request_error"
+	switch {
+	case code == http.StatusTooManyRequests:
+		e.Error.Type = "rate_limit_error"
+	case code >= 500:
+		e.Error.Type = "server_error"
+	}
+	if f.Field != "" {
+		e.Error.Param = &f.Field
+	}
+	if f.Code != "" {
+		e.Error.Code = &f.Code
+	}
+	return e
+}
+
+// asFault finds the words for people in err. What has none is our mistake: it
+// goes to the log in full and to the client without its insides.
+func (s *Server) asFault(ctx context.Context, err error) *fault.Error {
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		f = fault.New(fault.Internal, "internal_error", "something went wrong inside the appliance").
+			Try("see its log: journalctl -u whisper-appliance")
+	} else {
+		outer := *f
+		outer.Hint = fault.Hint(err)
+		f = &outer
+	}
+	if f.Kind.Status() >= 500 {
+		s.Log.ErrorContext(ctx, "request failed", "code", f.Code, "error", err)
+	}
+	return f
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // only our own types come here
+		http.Error(w, "encoding the answer failed", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(code)
+	w.Write(append(body, '\n')) //nolint:errcheck // the client has left
+}
+
+// bodyError carries an error through huma, which marshals it as the answer's body.
+type bodyError struct {
+	code int
+	body any
+}
+
+func (e *bodyError) GetStatus() int               { return e.code }
+func (e *bodyError) Error() string                { return http.StatusText(e.code) }
+func (e *bodyError) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
+
+// humaError replaces huma's error model by ours, for what huma itself refuses.
+func humaError(code int, message string, details ...error) huma.StatusError {
+	for _, d := range details {
+		message += ": " + d.Error()
+	}
+	return &bodyError{code: code, body: api.Error{Error: message, Code: "bad_request"}}
+}

@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/version"
+)
+
+// Health is the small health answer. Its keys are the original's; status is
+// "ok" where all is well and "degraded" where something is missing.
+type Health struct {
+	Status              string      `json:"status" enum:"ok,degraded"`
+	Reasons             []string    `json:"reasons,omitempty" doc:"What is missing, where status is degraded."`
+	WhisperAvailable    bool        `json:"whisper_available" doc:"A recording sent now would be transcribed."`
+	Version             string      `json:"version"`
+	UptimeSeconds       float64     `json:"uptime_seconds"`
+	TotalTranscriptions int64       `json:"total_transcriptions" doc:"Since start."`
+	ActiveConnections   int64       `json:"active_connections" doc:"Requests under way."`
+	SystemReady         bool        `json:"system_ready"`
+	Timestamp           string      `json:"timestamp" format:"date-time"`
+	ModelStatus         ModelStatus `json:"model_status"`
+}
+
+// ModelStatus is the original's view of the models.
+type ModelStatus struct {
+	WhisperAvailable    bool                 `json:"whisper_available"`
+	CurrentModelName    string               `json:"current_model_name"`
+	ModelLoaded         bool                 `json:"model_loaded" doc:"It is in memory; if not, the next recording loads it."`
+	ModelLoading        bool                 `json:"model_loading"`
+	AvailableModelsInfo map[string]ModelInfo `json:"available_models_info" doc:"The catalogue."`
+	DownloadedModelIDs  []string             `json:"downloaded_model_ids"`
+}
+
+// ModelInfo is a model of the catalogue.
+type ModelInfo struct {
+	Size         int64 `json:"size" doc:"Bytes."`
+	MemoryNeeded int64 `json:"memory_needed" doc:"Bytes."`
+	Multilingual bool  `json:"multilingual"`
+	Downloaded   bool  `json:"downloaded"`
+}
+
+func (s *Server) health(ctx context.Context, _ *struct{}) (*body[Health], error) {
+	reasons := s.missing()
+	h := Health{
+		Status: "ok", Reasons: reasons, WhisperAvailable: len(reasons) == 0, SystemReady: len(reasons) == 0,
+		Version: version.Build().Version, UptimeSeconds: time.Since(s.started).Seconds(),
+		TotalTranscriptions: s.transcribed.Load(), ActiveConnections: s.active.Load(),
+		Timestamp: time.Now().UTC().Format(time.RFC3339), ModelStatus: s.modelStatus(ctx),
+	}
+	if len(reasons) > 0 {
+		h.Status = "degraded"
+	}
+	return answerWith(h), nil
+}
+
+// missing lists what keeps a recording from being transcribed now.
+func (s *Server) missing() []string {
+	var reasons []string
+	if _, err := s.modelName(""); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	for _, program := range s.Programs {
+		if _, err := os.Stat(program); err != nil {
+			reasons = append(reasons, "a program is missing: "+err.Error())
+		}
+	}
+	return reasons
+}
+
+func (s *Server) modelStatus(ctx context.Context) ModelStatus {
+	m := ModelStatus{
+		CurrentModelName: s.Config().Models.Default, DownloadedModelIDs: []string{},
+		AvailableModelsInfo: map[string]ModelInfo{},
+	}
+	_, err := s.modelName("")
+	m.WhisperAvailable = err == nil
+	m.ModelLoaded = s.loadedModel(ctx) != ""
+	all, err := s.Models.List()
+	if err != nil {
+		return m
+	}
+	for _, l := range all {
+		if l.Kind != model.Speech {
+			continue
+		}
+		here := l.State == model.Installed
+		m.AvailableModelsInfo[l.Name] = ModelInfo{Size: l.Size, MemoryNeeded: l.MemoryNeeded, Multilingual: l.Multilingual(), Downloaded: here}
+		if here {
+			m.DownloadedModelIDs = append(m.DownloadedModelIDs, l.Name)
+		}
+	}
+	return m
+}
+
+// loadedModel is the file in the engine's memory, "" where no engine runs. It
+// never starts one: asking how it is must not wake it.
+func (s *Server) loadedModel(ctx context.Context) string {
+	if s.EngineRunning != nil && !s.EngineRunning() {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	st, err := s.Engine.Status(ctx)
+	if err != nil || st.Model == nil {
+		return ""
+	}
+	return st.Model.File
+}
+
+// Status is the original's /api/status.
+type Status struct {
+	Service      string            `json:"service"`
+	Version      string            `json:"version"`
+	Status       string            `json:"status" enum:"running"`
+	Whisper      WhisperStatus     `json:"whisper"`
+	Statistics   Statistics        `json:"statistics"`
+	Endpoints    map[string]string `json:"endpoints"`
+	Architecture Architecture      `json:"architecture"`
+	Build        version.Info      `json:"build"`
+	Engine       *engine.Status    `json:"engine,omitempty" doc:"Absent while no engine runs."`
+	Timestamp    string            `json:"timestamp" format:"date-time"`
+}
+
+// WhisperStatus says whether speech is understood.
+type WhisperStatus struct {
+	Available    bool   `json:"available"`
+	ModelLoaded  bool   `json:"model_loaded"`
+	ModelType    string `json:"model_type" doc:"Name of the model in use."`
+	ModelLoading bool   `json:"model_loading"`
+}
+
+// Statistics count since start.
+type Statistics struct {
+	UptimeSeconds              float64 `json:"uptime_seconds"`
+	TotalTranscriptions        int64   `json:"total_transcriptions"`
+	FailedTranscriptions       int64   `json:"failed_transcriptions"`
+	WaitingWindows             int     `json:"waiting_windows" doc:"Windows in line for the engine."`
+	ActiveWebsocketConnections int     `json:"active_websocket_connections" doc:"Always 0: there are none."`
+	SystemReady                bool    `json:"system_ready"`
+}
+
+// Architecture says how the appliance is built.
+type Architecture struct {
+	Framework string   `json:"framework"`
+	Modules   []string `json:"modules"`
+	Features  []string `json:"features"`
+}
+
+func (s *Server) status(ctx context.Context, _ *struct{}) (*body[Status], error) {
+	_, missing := s.modelName("")
+	st := Status{
+		Service: "whisper-appliance", Version: version.Build().Version, Status: "running", Build: version.Build(),
+		Whisper: WhisperStatus{Available: missing == nil, ModelType: s.Config().Models.Default},
+		Statistics: Statistics{
+			UptimeSeconds: time.Since(s.started).Seconds(), TotalTranscriptions: s.transcribed.Load(),
+			FailedTranscriptions: s.failed.Load(), WaitingWindows: s.Service.Waiting(), SystemReady: missing == nil,
+		},
+		Endpoints: map[string]string{
+			"main_interface": "/", "health_check": "/health", "upload_transcription": "/transcribe",
+			"live_transcription": "/api/transcribe-live", "api_documentation": "/openapi.json",
+			"openai_transcriptions": "/v1/audio/transcriptions", "openai_translations": "/v1/audio/translations",
+		},
+		Architecture: Architecture{
+			Framework: "Go, whisper.cpp",
+			Modules:   []string{"server", "engine", "decoder"},
+			Features:  []string{"openai-api", "sandboxed-decoder", "https-on-one-port"},
+		},
+		Timestamp: time.Now().UTC().Format(time.RFC3339),
+	}
+	if s.EngineRunning == nil || s.EngineRunning() {
+		ask, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		if es, err := s.Engine.Status(ask); err == nil {
+			st.Engine, st.Whisper.ModelLoaded = &es, es.Model != nil
+		}
+	}
+	return answerWith(st), nil
+}
+
+// livez: the process answers.
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Write([]byte("ok\n")) //nolint:errcheck // the client has left
+	return nil
+}
+
+// readyz: a recording sent now would be transcribed, and we are not about to stop.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
+	reasons := s.missing()
+	if s.draining.Load() {
+		reasons = append(reasons, "the server is stopping")
+	}
+	if len(reasons) > 0 {
+		errs := make([]error, len(reasons))
+		for i, reason := range reasons {
+			errs[i] = errors.New(reason)
+		}
+		return fault.New(fault.Unavailable, "not_ready", "not ready: %v", errors.Join(errs...))
+	}
+	return s.livez(w, r)
+}

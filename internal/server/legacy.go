@@ -1,0 +1,59 @@
+package server
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"whisper-appliance/internal/transcript"
+)
+
+// The original appliance's two doors. Its page sent model with an upload and
+// ignored it; here it is honoured.
+var (
+	uploadForm = form{file: "audio", fields: []string{"model", "language", "prompt", "temperature"}}
+	liveForm   = form{file: "audio", fields: []string{"model", "language", "prompt", "temperature"}}
+)
+
+// legacyAnswer has the original's keys.
+type legacyAnswer struct {
+	Text      string `json:"text"`
+	Language  string `json:"language"`
+	ModelUsed string `json:"model_used,omitempty"`
+	Timestamp string `json:"timestamp"`
+}
+
+func (s *Server) legacyUpload(w http.ResponseWriter, r *http.Request) error {
+	return s.legacy(w, r, uploadForm, true)
+}
+
+func (s *Server) legacyLive(w http.ResponseWriter, r *http.Request) error {
+	return s.legacy(w, r, liveForm, false)
+}
+
+func (s *Server) legacy(w http.ResponseWriter, r *http.Request, f form, namesModel bool) error {
+	u, err := s.receive(w, r, f)
+	if err != nil {
+		return err
+	}
+	defer u.Close()
+	job, err := s.job(u, transcript.Transcribe, false)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Deprecation", "@1763683200") // the day this server replaced the original
+	w.Header().Set("Link", `</v1/audio/transcriptions>; rel="successor-version"`)
+	return s.answer(w, r, job, renderer{
+		contentType: transcript.ContentType(transcript.JSON),
+		whole: func(w io.Writer, t *transcript.Transcript) error {
+			a := legacyAnswer{Text: t.Text(), Language: t.Language, Timestamp: time.Now().UTC().Format(time.RFC3339)}
+			if namesModel {
+				a.ModelUsed = t.Model
+			}
+			enc := json.NewEncoder(w)
+			enc.SetEscapeHTML(false)
+			return enc.Encode(a)
+		},
+	})
+}

@@ -1,0 +1,243 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humahttprouter"
+	"github.com/julienschmidt/httprouter"
+
+	"whisper-appliance/internal/auth"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/version"
+)
+
+// body is a typed answer.
+type body[T any] struct{ Body T }
+
+func answerWith[T any](v T) *body[T] { return &body[T]{Body: v} }
+
+// raw is the input of a door that reads and writes for itself: huma's own
+// multipart binding would hold the upload in memory.
+type raw struct {
+	w http.ResponseWriter
+	r *http.Request
+}
+
+// Resolve takes the request out of huma's hands.
+func (in *raw) Resolve(ctx huma.Context) []error {
+	in.r, in.w, _ = humahttprouter.Unwrap(ctx)
+	return nil
+}
+
+// setHumaError replaces huma's error model, which is a variable of its package.
+var setHumaError = sync.OnceFunc(func() { huma.NewError = humaError })
+
+// Handler is every door.
+func (s *Server) Handler() http.Handler {
+	s.started = time.Now()
+	setHumaError()
+	router := httprouter.New()
+	router.NotFound = http.HandlerFunc(s.notFound)
+	router.MethodNotAllowed = http.HandlerFunc(s.methodNotAllowed)
+	config := huma.DefaultConfig("whisper-appliance", version.Build().Version)
+	config.Info.Description = "Speech to text on your own machine: OpenAI's audio API, and the appliance's own."
+	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "http", Scheme: "bearer"}}
+	api := humahttprouter.New(router, config)
+	d := doors{s: s, api: api}
+	d.openAI()
+	d.original()
+	d.operators()
+	d.own()
+	router.Handler(http.MethodGet, "/", http.HandlerFunc(s.page))
+	router.Handler(http.MethodGet, "/assets/*file", http.HandlerFunc(s.asset))
+	return s.guard(router)
+}
+
+// doors registers operations with huma.
+type doors struct {
+	s   *Server
+	api huma.API
+}
+
+// stream registers a door that reads and writes for itself.
+func (d doors) stream(scope auth.Scope, op huma.Operation, h func(http.ResponseWriter, *http.Request) error) {
+	op.SkipValidateBody = true
+	huma.Register(d.api, secured(op, scope), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
+		return &huma.StreamResponse{Body: func(huma.Context) {
+			err := d.s.permit(in.r, scope)
+			if err == nil {
+				err = h(in.w, in.r)
+			}
+			if err != nil {
+				d.s.writeError(in.w, in.r, err)
+			}
+		}}, nil
+	})
+}
+
+// typed registers a door whose input and output are checked and written by huma.
+func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(context.Context, *I) (*O, error)) {
+	op = secured(op, scope)
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		r, w, _ := humahttprouter.Unwrap(ctx)
+		if err := d.s.permit(r, scope); err != nil {
+			d.s.writeError(w, r, err)
+			return
+		}
+		next(ctx)
+	})
+	huma.Register(d.api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := h(ctx, in)
+		if err != nil {
+			f := d.s.asFault(ctx, err)
+			return nil, &bodyError{code: f.Kind.Status(), body: errorBody(op.Path, f.Kind.Status(), f)}
+		}
+		return out, nil
+	})
+}
+
+// secured says in the OpenAPI document what a door asks for.
+func secured(op huma.Operation, scope auth.Scope) huma.Operation {
+	if scope != needNothing {
+		op.Security = []map[string][]string{{"key": {string(scope)}}, {}}
+	}
+	return op
+}
+
+// openAI registers OpenAI's doors.
+func (d doors) openAI() {
+	d.stream(auth.Transcribe, multipartOp(http.MethodPost, "/v1/audio/transcriptions", "createTranscription",
+		"Transcribe a recording", transcriptionForm), d.s.transcriptions)
+	d.stream(auth.Transcribe, multipartOp(http.MethodPost, "/v1/audio/translations", "createTranslation",
+		"Translate a recording into English", translationForm), d.s.translations)
+	typed(d, auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/v1/models", OperationID: "listModels",
+		Summary: "List the installed models", Tags: []string{"OpenAI"}}, d.s.listModels)
+	typed(d, auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/v1/models/{model}", OperationID: "getModel",
+		Summary: "Show a model", Tags: []string{"OpenAI"}}, d.s.getModel)
+}
+
+// original registers the doors of the appliance that this one replaces.
+func (d doors) original() {
+	upload := multipartOp(http.MethodPost, "/transcribe", "transcribeUpload", "Transcribe a recording (original appliance)", uploadForm)
+	live := multipartOp(http.MethodPost, "/api/transcribe-live", "transcribeLive", "Transcribe a recording (original appliance)", liveForm)
+	for _, op := range []*huma.Operation{&upload, &live} {
+		op.Deprecated, op.Tags = true, []string{"Original"}
+	}
+	d.stream(auth.Transcribe, upload, d.s.legacyUpload)
+	d.stream(auth.Transcribe, live, d.s.legacyLive)
+	typed(d, needNothing, huma.Operation{Method: http.MethodGet, Path: "/api/status", OperationID: "status",
+		Summary: "What the appliance is and does", Tags: []string{"Operators"}}, d.s.status)
+}
+
+// operators registers what monitors ask.
+func (d doors) operators() {
+	typed(d, needNothing, huma.Operation{Method: http.MethodGet, Path: "/health", OperationID: "health",
+		Summary: "Health in short", Tags: []string{"Operators"}}, d.s.health)
+	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/livez", OperationID: "livez",
+		Summary: "200 while the process answers", Tags: []string{"Operators"}}, d.s.livez)
+	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz",
+		Summary: "200 when a recording sent now would be transcribed", Tags: []string{"Operators"}}, d.s.readyz)
+}
+
+// own registers the appliance's own API.
+func (d doors) own() {
+	d.stream(auth.Transcribe, multipartOp(http.MethodPost, "/api/v1/transcriptions", "transcribe",
+		"Transcribe a recording, with progress as server-sent events", ownForm), d.s.transcribeWithEvents)
+	typed(d, auth.Admin, huma.Operation{Method: http.MethodPut, Path: "/api/v1/models/current", OperationID: "useModel",
+		Summary: "Choose the model in use", Tags: []string{"Appliance"}}, d.s.useModel)
+	d.stream(auth.Admin, huma.Operation{Method: http.MethodPost, Path: "/api/v1/engine/unload", OperationID: "unload",
+		Summary: "Give the model's memory back", Tags: []string{"Appliance"}, DefaultStatus: http.StatusNoContent}, d.s.unload)
+}
+
+// multipartOp documents a door that takes a form.
+func multipartOp(method, path, id, summary string, f form) huma.Operation {
+	props := map[string]*huma.Schema{f.file: {Type: huma.TypeString, Format: "binary", Description: "The recording: anything ffmpeg reads."}}
+	for _, name := range f.fields {
+		props[name] = &huma.Schema{Type: huma.TypeString, Description: fieldDocs[strings.TrimSuffix(name, "[]")]}
+	}
+	tag := "Appliance"
+	if strings.HasPrefix(path, "/v1/") {
+		tag = "OpenAI"
+	}
+	return huma.Operation{
+		Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			"multipart/form-data": {Schema: &huma.Schema{
+				Type: huma.TypeObject, Properties: props, Required: []string{f.file}, AdditionalProperties: false,
+			}},
+		}},
+	}
+}
+
+// fieldDocs says what the forms' fields mean.
+var fieldDocs = map[string]string{
+	"model":                   "Name of an installed model; left out or one of OpenAI's names: the model in use.",
+	"language":                "Language spoken, ISO 639-1 (\"de\") or its English name; left out: detected.",
+	"prompt":                  "Text that names words and spellings to expect.",
+	"response_format":         "json (default), text, srt, verbose_json or vtt; tsv, words and lrc too.",
+	"temperature":             "0 (default) to 1: where decoding starts; it rises by itself where the text looks wrong.",
+	"timestamp_granularities": "word, segment (default) or both; needs verbose_json.",
+	"stream":                  "true: server-sent events with text as it is recognised; needs json.",
+	"include":                 "logprobs: the tokens with their log probabilities; needs json.",
+	"chunking_strategy":       "auto: the recording is cut at its pauses, as it always is.",
+	"task":                    "transcribe (default) or translate (into English).",
+	"words":                   "true: each word with its own times.",
+}
+
+// guard is what every request passes: a wrong key is 401 wherever it knocks,
+// pages move to HTTPS, panics cost one request.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.active.Add(1)
+		defer s.active.Add(-1)
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if err := s.knownKey(r); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+		if s.redirected(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// redirected sends pages that another machine asks for by plain HTTP to HTTPS,
+// and refuses it the API where the settings say so.
+func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
+	c := s.Config().Server
+	if r.TLS != nil || fromThisMachine(r) || r.URL.Path == "/livez" || r.URL.Path == "/readyz" || r.URL.Path == "/health" {
+		return false
+	}
+	isPage := r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/assets/")
+	switch {
+	case isPage && c.HTTPRedirect:
+		http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		return true
+	case !isPage && !c.PlainAPI:
+		s.writeError(w, r, fault.New(fault.Forbidden, "https_required", "the API is served to other machines by HTTPS alone").
+			Try("use https://%s, or set [server] plain_api", r.Host))
+		return true
+	}
+	return false
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	s.writeError(w, r, fault.New(fault.NotFound, "not_found", "there is nothing at %s", short(r.URL.Path)).
+		Try("/openapi.json lists what there is"))
+}
+
+func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	f := fault.New(fault.BadInput, "method_not_allowed", "%s is not possible at %s", short(r.Method), short(r.URL.Path)).
+		Try("use %s", w.Header().Get("Allow"))
+	writeJSON(w, http.StatusMethodNotAllowed, errorBody(r.URL.Path, http.StatusMethodNotAllowed, f))
+}

@@ -1,0 +1,113 @@
+// Package server is the appliance's doors on the network: OpenAI's audio API,
+// the original appliance's endpoints, the page, and what operators ask. Each
+// door speaks its own dialect exactly; behind them all is one transcribe.Service,
+// so the text is the same through every one.
+//
+// It trusts nobody: each request is judged by where it comes from and the key
+// it brings (package auth), bodies are streamed and bounded, and media are
+// never parsed here. It writes uploads to the spool, into files without a
+// name, and settings.toml when an administrator chooses a model.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"whisper-appliance/internal/auth"
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
+)
+
+// Server answers requests. Its exported fields are set before Handler or Serve
+// is called and not changed after.
+type Server struct {
+	Config      func() *config.Config // as it is now; never nil
+	SaveSetting func(key, value string) error
+	Service     *transcribe.Service
+	Engine      *engine.Client
+	Models      *model.Store
+	Keys        auth.Keys
+	Spool       string   // directory for uploads
+	Programs    []string // files that must be there for a recording to be transcribed
+	Log         *slog.Logger
+
+	// EngineRunning tells whether asking the engine would start one; nil = ask anyway.
+	EngineRunning func() bool
+
+	started     time.Time
+	transcribed atomic.Int64
+	failed      atomic.Int64
+	active      atomic.Int64
+	draining    atomic.Bool
+}
+
+// grace is how long a server that stops goes on answering, each time with
+// Connection: close: a connection that was accepted but is not yet known to
+// net/http would be lost by Shutdown alone.
+const grace = 1500 * time.Millisecond
+
+// Serve answers on the listeners until ctx ends, then finishes what it has
+// accepted, for at most drain. The listeners are closed first, and only our
+// copies of them: another process may hold the same socket.
+func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.Handler(),
+		ConnContext:       connContext,
+		ReadHeaderTimeout: 15 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, len(listeners))
+	var wg sync.WaitGroup
+	for _, l := range listeners {
+		wg.Go(func() { served <- srv.Serve(l) })
+	}
+	var failed error
+	select {
+	case failed = <-served:
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	for _, l := range listeners {
+		l.Close()
+	}
+	wg.Wait()
+	srv.SetKeepAlivesEnabled(false)
+	// A pause by intent: it gives what was accepted a moment before, and idle
+	// connections about to be used, their answer.
+	pause := time.NewTimer(grace)
+	<-pause.C
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	err := srv.Shutdown(finish)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.Log.Warn("requests cut off: they took longer than the stop may", "limit", drain)
+		srv.Close()
+		err = nil
+	}
+	if failed != nil && ctx.Err() == nil {
+		return failed
+	}
+	return err
+}
+
+// count keeps the statistics and the log of a job that has ended.
+func (s *Server) count(job transcribe.Job, result *transcript.Transcript, err error) {
+	if err != nil {
+		s.failed.Add(1)
+		return
+	}
+	s.transcribed.Add(1)
+	s.Log.Info("transcribed", "model", job.Model, "language", result.Language,
+		"audio_seconds", result.Duration.Seconds(), "segments", len(result.Segments))
+}

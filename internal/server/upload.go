@@ -1,0 +1,259 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+
+	"whisper-appliance/internal/fault"
+)
+
+const (
+	maxField = 64 << 10 // bytes of a form field that is no file
+	maxParts = 64       // of one request
+	// maxSlack is what a body may hold beside the file: fields and part headers.
+	maxSlack = maxField*4 + 64<<10
+	// stall is how long an upload may stand still.
+	stall = 60 * time.Second
+)
+
+// upload is a form that was received. The recording lies in a file without a
+// name: it is gone when it is closed, and after a crash.
+type upload struct {
+	file   *os.File
+	name   string // as the client called it, without directories; for messages
+	size   int64
+	fields map[string][]string // in the order sent
+}
+
+// Close gives the spool's space back.
+func (u *upload) Close() {
+	if u.file != nil {
+		u.file.Close()
+	}
+}
+
+// get is a field's value, "" where it was not sent.
+func (u *upload) get(name string) string {
+	if v := u.fields[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// form says what a door takes.
+type form struct {
+	file   string   // the field of the recording
+	fields []string // the others
+	many   []string // of those, the ones that may come more than once
+}
+
+// receive reads a multipart form: the recording to the spool, streamed and
+// bounded, never into memory; the fields into the upload. Every name that the
+// door does not know is refused.
+func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upload, err error) {
+	limit := int64(s.Config().Server.MaxUpload)
+	if r.ContentLength > limit+maxSlack {
+		return nil, s.tooLarge(limit)
+	}
+	parts, err := multipartReader(r)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit+maxSlack)
+	u = &upload{fields: map[string][]string{}}
+	defer func() {
+		if err != nil {
+			u.Close()
+			u = nil
+		}
+	}()
+	for n := 0; ; n++ {
+		s.allowRead(w)
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return u, s.readFault(err, limit)
+		}
+		if n == maxParts {
+			return u, fault.New(fault.BadInput, "too_many_fields", "the form has more than %d fields", maxParts)
+		}
+		if err := s.part(w, u, f, part, limit); err != nil {
+			return u, err
+		}
+	}
+	return u, f.complete(u)
+}
+
+// complete refuses a form without a recording.
+func (f form) complete(u *upload) error {
+	if u.file == nil {
+		return fault.New(fault.BadInput, "missing_file", "no recording was sent").On(f.file).
+			Try("send the recording as the form's file field %q: curl -F %s=@recording.wav …", f.file, f.file)
+	}
+	if u.size == 0 {
+		return fault.New(fault.BadInput, "empty_file", "the recording %s is empty", quoted(u.name)).On(f.file).
+			Try("send a file that holds sound")
+	}
+	return nil
+}
+
+func multipartReader(r *http.Request) (*multipart.Reader, error) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" {
+		got := r.Header.Get("Content-Type")
+		if got == "" {
+			got = "nothing"
+		}
+		return nil, fault.New(fault.BadInput, "not_multipart", "the request's Content-Type is %s; it must be multipart/form-data", short(got)).
+			Try("curl -F file=@recording.wav sends it so")
+	}
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return nil, fault.New(fault.BadInput, "bad_multipart", "the form cannot be read").Because(err).
+			Try("let the HTTP library write the Content-Type header: it knows the boundary")
+	}
+	return parts, nil
+}
+
+// part takes one field or file.
+func (s *Server) part(w http.ResponseWriter, u *upload, f form, part *multipart.Part, limit int64) error {
+	name := part.FormName()
+	if name == f.file {
+		return s.spool(w, u, part, limit, name)
+	}
+	if !slices.Contains(f.fields, name) {
+		return unknownField(name, append([]string{f.file}, f.fields...))
+	}
+	if part.FileName() != "" {
+		return fault.New(fault.BadInput, "unexpected_file", "the field %s is a file; it must be text", name).On(name)
+	}
+	if len(u.fields[name]) > 0 && !slices.Contains(f.many, name) {
+		return fault.New(fault.BadInput, "repeated_field", "the field %s was sent twice", name).On(name).Try("send it once")
+	}
+	value, err := io.ReadAll(io.LimitReader(part, maxField+1))
+	if err != nil {
+		return s.readFault(err, limit)
+	}
+	if len(value) > maxField {
+		return fault.New(fault.BadInput, "field_too_long", "the field %s is longer than %d bytes", name, maxField).On(name)
+	}
+	u.fields[name] = append(u.fields[name], string(value))
+	return nil
+}
+
+// unknownField names the field and the nearest right one.
+func unknownField(name string, known []string) error {
+	e := fault.New(fault.BadInput, "unknown_field", "there is no field %s here", quoted(name)).On(short(name))
+	best := slices.MinFunc(known, func(a, b string) int {
+		return levenshtein.ComputeDistance(name, a) - levenshtein.ComputeDistance(name, b)
+	})
+	if levenshtein.ComputeDistance(name, best) <= 2 {
+		return e.Try("did you mean %s?", best)
+	}
+	return e.Try("the fields are %s", strings.Join(known, ", "))
+}
+
+// spool streams a part to a file without a name. Its mode lets others read:
+// the decoder, a user of its own, opens it again through its descriptor.
+func (s *Server) spool(w http.ResponseWriter, u *upload, part *multipart.Part, limit int64, field string) error {
+	if u.file != nil {
+		return fault.New(fault.BadInput, "repeated_field", "two recordings were sent").On(field).Try("send one recording a request")
+	}
+	file, err := os.CreateTemp(s.Spool, ".upload-*")
+	if err != nil {
+		return spoolFault(err)
+	}
+	u.file, u.name = file, filepath.Base(part.FileName())
+	if err := os.Remove(file.Name()); err != nil {
+		return fmt.Errorf("unlink the upload: %w", err)
+	}
+	if err := file.Chmod(0o444); err != nil {
+		return fmt.Errorf("open the upload to the decoder: %w", err)
+	}
+	src := &progressReader{r: part, before: func() { s.allowRead(w) }}
+	u.size, err = io.Copy(file, io.LimitReader(src, limit+1))
+	switch {
+	case src.err != nil:
+		return s.readFault(src.err, limit)
+	case err != nil:
+		return spoolFault(err)
+	case u.size > limit:
+		return s.tooLarge(limit)
+	}
+	return nil
+}
+
+// progressReader tells an error of reading from one of writing.
+type progressReader struct {
+	r      io.Reader
+	before func()
+	err    error
+}
+
+func (p *progressReader) Read(b []byte) (int, error) {
+	p.before()
+	n, err := p.r.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		p.err = err
+	}
+	return n, err
+}
+
+// allowRead gives a slow client time for its next bytes, but not for ever.
+func (s *Server) allowRead(w http.ResponseWriter) {
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(stall)) //nolint:errcheck // a writer without deadlines has none to miss
+}
+
+func (s *Server) tooLarge(limit int64) error {
+	return fault.New(fault.TooLarge, "upload_too_large", "the recording is larger than the limit of %s", s.Config().Server.MaxUpload).
+		On("file").Try("compress it (opus or mp3), or raise [server] max_upload, now %d bytes", limit)
+}
+
+// readFault words what can go wrong while a body is read.
+func (s *Server) readFault(err error, limit int64) error {
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLong):
+		return s.tooLarge(limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fault.New(fault.BadInput, "upload_stalled", "nothing more of the upload came for %v", stall).Because(err)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "EOF"):
+		return fault.New(fault.BadInput, "upload_incomplete", "the upload ended before the form did").Because(err).
+			Try("send it again; Content-Length and the form's last boundary must be right")
+	}
+	return fault.New(fault.BadInput, "bad_multipart", "the form cannot be read").Because(err)
+}
+
+// spoolFault gives a full disk its words.
+func spoolFault(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.New(fault.NoSpace, "disk_full", "there is no room left for the upload").
+			Try("free some space in the state directory").Because(err)
+	}
+	return fmt.Errorf("spool the upload: %w", err)
+}
+
+// short cuts what a client sent to a length that an error message can bear.
+func short(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if r := []rune(s); len(r) > 100 {
+		return string(r[:100]) + "…"
+	}
+	return s
+}
+
+func quoted(s string) string { return fmt.Sprintf("%q", short(s)) }

@@ -1,0 +1,107 @@
+package transcribe
+
+import (
+	"cmp"
+	"strconv"
+
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/transcript"
+)
+
+// Request is what a door was asked for, as text and unchecked. Every door
+// makes its jobs of it, so that each value means the same everywhere.
+type Request struct {
+	Model       string // catalogue name; "" = the one in use
+	Language    string // code or English name; "" = as the settings say; "auto" = detect
+	Prompt      string
+	Temperature string
+	Task        transcript.Task // "" = Transcribe
+	Words       bool
+}
+
+// Job checks q against the models that are there. The caller adds Audio and
+// Name. Errors are faults that name the field.
+func (q Request) Job(models *model.Store, c *config.Config) (Job, error) {
+	job := Job{
+		Task: cmp.Or(q.Task, transcript.Transcribe), Prompt: q.Prompt, Words: q.Words,
+		BeamSize: c.Transcription.BeamSize, BestOf: c.Transcription.BestOf, Threads: c.Engine.Threads,
+	}
+	m, err := FindModel(models, cmp.Or(q.Model, c.Models.Default))
+	if err != nil {
+		return job, err
+	}
+	job.Model, job.ModelFile = m.Name, m.File
+	if job.Language, err = m.language(cmp.Or(q.Language, c.Transcription.Language), job.Task); err != nil {
+		return job, err
+	}
+	job.Temperature, err = temperature(q.Temperature)
+	return job, err
+}
+
+func temperature(s string) (float64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0 && v <= 1) { // NaN too
+		return 0, fault.New(fault.BadInput, "invalid_value", "temperature is %q; it must be a number from 0 to 1", shorten(s)).On("temperature")
+	}
+	return v, nil
+}
+
+// shorten cuts a value to what a message can bear.
+func shorten(s string) string {
+	if r := []rune(s); len(r) > 60 {
+		return string(r[:60]) + "…"
+	}
+	return s
+}
+
+// Model is an installed model.
+type Model struct {
+	Name         string // in the catalogue, or after the file
+	File         string // in the model directory
+	Multilingual bool
+}
+
+// FindModel finds an installed model by its name or alias. The error is
+// model.Store.Resolve's.
+func FindModel(models *model.Store, name string) (Model, error) {
+	file, err := models.Resolve(name)
+	if err != nil {
+		return Model{}, err
+	}
+	if e, err := model.Lookup(name); err == nil {
+		return Model{Name: e.Name, File: file, Multilingual: e.Multilingual()}, nil
+	}
+	path, err := models.Path(name)
+	if err != nil {
+		return Model{}, err
+	}
+	info, err := model.Inspect(path)
+	return Model{Name: name, File: file, Multilingual: info.Multilingual}, err
+}
+
+// language is the code for the engine; "" has it detect the language.
+func (m Model) language(asked string, task transcript.Task) (string, error) {
+	code := ""
+	if asked != "" && asked != "auto" {
+		var err error
+		if code, err = transcript.LanguageCode(asked); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case m.Multilingual:
+		return code, nil
+	case task == transcript.Translate:
+		return "", fault.New(fault.BadInput, "invalid_value", "the model %s understands English only and cannot translate", m.Name).
+			On("model").Try("use a model without .en")
+	case code != "" && code != "en":
+		return "", fault.New(fault.BadInput, "invalid_value", "the model %s understands English only, not %s", m.Name, transcript.LanguageName(code)).
+			On("language").Try("use a model without .en")
+	}
+	return "en", nil
+}

@@ -1,0 +1,62 @@
+package transcribe
+
+import (
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"whisper-appliance/internal/audio"
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/transcript"
+)
+
+// absolute turns a segment of window w into one of the recording. Whisper
+// works on 30 s however short the window is, so times are kept within it.
+func absolute(s engine.Segment, w audio.Window, temperature float64) transcript.Segment {
+	at := func(t time.Duration) time.Duration { return min(w.Start+max(t, 0), w.End) }
+	seg := transcript.Segment{
+		Start: at(s.Start), End: at(s.End), Text: s.Text,
+		AvgLogProb: s.AvgLogProb, NoSpeechProb: s.NoSpeechProb, Temperature: temperature,
+		CompressionRatio: transcript.CompressionRatio(s.Text),
+		Tokens:           make([]int, 0, len(s.Tokens)),
+	}
+	seg.End = max(seg.Start, seg.End)
+	for _, t := range s.Tokens {
+		seg.Tokens = append(seg.Tokens, t.ID)
+	}
+	for _, word := range s.Words {
+		seg.Words = append(seg.Words, transcript.Word{
+			Start: at(word.Start), End: at(word.End), Text: word.Text, Prob: word.Prob,
+		})
+	}
+	return seg
+}
+
+// joined gives a window's first segment the space between it and the text
+// before it where both sides are of a script that writes spaces. Whisper
+// begins a window with one in most languages, but not always.
+func (r *run) joined(s transcript.Segment) transcript.Segment {
+	n := len(r.result.Segments)
+	if n == 0 || s.Text == "" {
+		return s
+	}
+	last, _ := utf8.DecodeLastRuneInString(r.result.Segments[n-1].Text)
+	first, _ := utf8.DecodeRuneInString(s.Text)
+	if last == utf8.RuneError || !writesSpaces(last) || !writesSpaces(first) {
+		return s
+	}
+	s.Text = " " + strings.TrimLeft(s.Text, " ")
+	if len(s.Words) > 0 {
+		s.Words[0].Text = " " + strings.TrimLeft(s.Words[0].Text, " ")
+	}
+	return s
+}
+
+// writesSpaces is false for space itself, for the scripts that write none
+// between words, and for their full-width punctuation.
+func writesSpaces(r rune) bool {
+	return !unicode.IsSpace(r) &&
+		!unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Myanmar, unicode.Khmer) &&
+		!(r >= 0x3000 && r <= 0x303F) && !(r >= 0xFF00 && r <= 0xFFEF)
+}

@@ -1,0 +1,124 @@
+// Package report is what the measurements have in common at their end: medians
+// and percentiles, and a result file that says when, of which commit and on
+// which machine it was measured. It trusts git and the kernel for those, and
+// writes docs/results.
+package report
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"whisper-appliance/internal/durable"
+)
+
+// Percentile is the smallest of the values that p percent of them do not
+// exceed; the median is the 50th. It is 0 where there are none.
+func Percentile(values []time.Duration, p float64) time.Duration {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	rank := int(math.Ceil(p / 100 * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}
+
+// Median is the middle value, or the mean of the two there.
+func Median(values []time.Duration) time.Duration {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// Report is the text of a result file in the making.
+type Report struct {
+	text bytes.Buffer
+}
+
+// New begins a report of the checkout at root: title, date, commit, processor
+// and the lines of versions.
+func New(ctx context.Context, root, title string, versions ...string) *Report {
+	r := &Report{}
+	r.Printf("%s\n\n", title)
+	r.Table(func(row func(cells ...any)) {
+		row("date", time.Now().UTC().Format(time.RFC3339))
+		row("commit", commit(ctx, root))
+		row("processor", processor())
+		for _, v := range versions {
+			name, value, _ := strings.Cut(v, " ")
+			row(name, value)
+		}
+	})
+	return r
+}
+
+// Printf adds text.
+func (r *Report) Printf(format string, args ...any) { fmt.Fprintf(&r.text, format, args...) }
+
+// Table adds aligned columns: fill calls row once a line.
+func (r *Report) Table(fill func(row func(cells ...any))) {
+	w := tabwriter.NewWriter(&r.text, 0, 0, 2, ' ', 0)
+	fill(func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, c)
+		}
+		fmt.Fprintln(w)
+	})
+	w.Flush() //nolint:errcheck // a buffer takes everything
+}
+
+// String is the report so far.
+func (r *Report) String() string { return r.text.String() }
+
+// Save keeps the report as docs/results/name in the checkout at root.
+func (r *Report) Save(root, name string) error {
+	if err := durable.WriteFile(filepath.Join(root, "docs", "results", name), r.text.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
+	}
+	return nil
+}
+
+// commit is the checkout's, with -dirty where files differ from it, or
+// "unknown".
+func commit(ctx context.Context, root string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// processor is the model's name and how many of its threads there are.
+func processor() string {
+	name := runtime.GOARCH
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err == nil {
+		name = modelName(string(info), name)
+	}
+	return fmt.Sprintf("%s, %d threads", name, runtime.NumCPU())
+}
+
+// modelName is the first processor's in the text of the kernel's cpuinfo.
+func modelName(info, otherwise string) string {
+	for line := range strings.Lines(info) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return otherwise
+}
