@@ -1,5 +1,6 @@
-// Package decode turns any media file into 16 kHz mono PCM without the caller
-// ever parsing it. It is both ends of one protocol:
+// Package decode turns any media file into 16 kHz mono PCM without the server
+// ever parsing it, but for the headers of a WAV that is such PCM already. It is
+// both ends of one protocol:
 //
 // The server's end, Decoder, starts the decoder program with one end of a
 // socket pair as descriptor 3, just as systemd would for a socket unit with

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"math"
 	"path/filepath"
 	"strings"
@@ -27,11 +28,18 @@ type fakeCheckpoint struct {
 	truth map[string][]float32
 }
 
-// weight is a deterministic number for each place of each tensor.
-func weight(name string, i int) float32 {
+// fakeWeights makes deterministic numbers between -1 and 1, others for each name.
+func fakeWeights(name string, n int64) []float32 {
 	h := fnv.New32a()
-	fmt.Fprint(h, name, i%4093)
-	return float32(int32(h.Sum32()>>8)-1<<23) / (1 << 23)
+	io.WriteString(h, name)
+	x, out := h.Sum32()|1, make([]float32, n)
+	for i := range out {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		out[i] = float32(int32(x)>>8) / (1 << 23)
+	}
+	return out
 }
 
 func (f *fakeCheckpoint) write(dir string) {
@@ -175,9 +183,8 @@ func turned(values []float32, rows, cols int64) []float32 {
 
 // values makes a weight and notes it as the truth, rounded where the file is.
 func (w *graphWriter) values(name string, n int64) []float32 {
-	out := make([]float32, n)
+	out := fakeWeights(name, n)
 	for i := range out {
-		out[i] = weight(name, i)
 		if w.half {
 			out[i] = unhalf(half(out[i]))
 		}

@@ -167,7 +167,8 @@ func checkValues(t *testing.T, name string, got storedTensor, want []float32) {
 		case 1:
 			tolerance = math.Abs(float64(w))/2048 + 1e-7
 		case 8:
-			tolerance = float64(got.scales[i/32])*0.56 + 1e-7
+			// Half a step, and what the scale loses as a float16.
+			tolerance = float64(got.scales[i/32])*(0.5+127.0/2048) + math.Abs(float64(w))/2048 + 1e-7
 		}
 		if !closeTo(float64(got.values[i]), float64(w), tolerance) {
 			t.Errorf("%s at %d is %v and was %v", name, i, got.values[i], w)

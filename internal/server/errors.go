@@ -88,6 +88,8 @@ func (s *Server) asFault(ctx context.Context, err error) *fault.Error {
 	}
 	if f.Kind.Status() >= 500 {
 		s.Log.ErrorContext(ctx, "request failed", "code", f.Code, "error", err)
+	} else {
+		s.Log.DebugContext(ctx, "request refused", "code", f.Code, "error", err)
 	}
 	return f
 }

@@ -114,8 +114,8 @@ func (s *Server) loadedModel(ctx context.Context) string {
 	return st.Model.File
 }
 
-// Status is the original's /api/status.
-type Status struct {
+// ApplianceStatus is the original's /api/status.
+type ApplianceStatus struct {
 	Service      string            `json:"service"`
 	Version      string            `json:"version"`
 	Status       string            `json:"status" enum:"running"`
@@ -153,9 +153,9 @@ type Architecture struct {
 	Features  []string `json:"features"`
 }
 
-func (s *Server) status(ctx context.Context, _ *struct{}) (*body[Status], error) {
+func (s *Server) status(ctx context.Context, _ *struct{}) (*body[ApplianceStatus], error) {
 	_, missing := s.modelName("")
-	st := Status{
+	st := ApplianceStatus{
 		Service: "whisper-appliance", Version: version.Build().Version, Status: "running", Build: version.Build(),
 		Whisper: WhisperStatus{Available: missing == nil, ModelType: s.Config().Models.Default},
 		Statistics: Statistics{

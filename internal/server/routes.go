@@ -67,7 +67,13 @@ type doors struct {
 
 // stream registers a door that reads and writes for itself.
 func (d doors) stream(scope auth.Scope, op huma.Operation, h func(http.ResponseWriter, *http.Request) error) {
-	op.SkipValidateBody = true
+	// huma reads the whole body of an operation that has one: the document
+	// learns of it afterwards.
+	form := op.RequestBody
+	op.RequestBody = nil
+	if form != nil {
+		defer func() { d.api.OpenAPI().Paths[op.Path].Post.RequestBody = form }()
+	}
 	huma.Register(d.api, secured(op, scope), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(huma.Context) {
 			err := d.s.permit(in.r, scope)

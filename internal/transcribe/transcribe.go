@@ -98,7 +98,7 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 	}
 	defer pcm.Close()
 	observe(Update{Phase: Decoding})
-	notes, err := s.decode(ctx, job, pcm)
+	info, err := s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +107,11 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 		return nil, err
 	}
 	r := &run{Service: s, job: job, pcm: pcm, observe: observe, result: &transcript.Transcript{
-		Task: job.Task, Language: job.Language, Duration: pcm.Duration(), Model: job.Model, Notes: notes,
+		Task: job.Task, Language: job.Language, Duration: pcm.Duration(), Model: job.Model,
 	}}
+	if info.Note != "" {
+		r.result.Notes = append(r.result.Notes, info.Note)
+	}
 	observe(Update{Phase: Waiting, Total: r.result.Duration})
 	for i, w := range windows {
 		if err := r.window(ctx, w); err != nil {
@@ -116,27 +119,6 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 		}
 	}
 	return r.result, nil
-}
-
-// decode fills pcm. A WAV that is 16 kHz mono already needs no ffmpeg.
-func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (notes []string, err error) {
-	limits := decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}
-	size, err := job.Audio.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, fmt.Errorf("size of the recording: %w", err)
-	}
-	if size > 0 {
-		wav, err := audio.ParseWAV(job.Audio, size)
-		if err == nil && audio.FitsWAV(wav) && (s.Longest == 0 || wav.Duration() <= s.Longest) {
-			_, err = audio.ReadWAV(job.Audio, size, pcm)
-			return nil, err
-		}
-	}
-	info, err := s.Decoder.Decode(ctx, job.Audio, limits, pcm)
-	if info.Note != "" {
-		notes = append(notes, info.Note)
-	}
-	return notes, err
 }
 
 // run is one job under way.

@@ -22,9 +22,16 @@ import (
 	"github.com/openai/openai-go/v3/shared/constant"
 )
 
+// Names that programs have built in, whatever the library says of their future.
+const (
+	whisper1  = "whisper-1"
+	gpt4o     = "gpt-4o-transcribe"
+	gpt4oMini = "gpt-4o-mini-transcribe"
+)
+
 // params is a request for c in format.
 func params(c clip, format openai.AudioResponseFormat) openai.AudioTranscriptionNewParams {
-	return openai.AudioTranscriptionNewParams{File: c.reader(), Model: openai.AudioModelWhisper1, ResponseFormat: format}
+	return openai.AudioTranscriptionNewParams{File: c.reader(), Model: whisper1, ResponseFormat: format}
 }
 
 // transcribe is one request that must succeed.
@@ -283,7 +290,8 @@ func foreign(t *testing.T) (c clip, want *regexp.Regexp) {
 func TestTranslation(t *testing.T) {
 	c, want := foreign(t)
 	cl := client(t)
-	r, err := cl.Audio.Translations.New(t.Context(), openai.AudioTranslationNewParams{File: c.reader(), Model: openai.AudioModelWhisper1})
+	//lint:ignore SA1019 the appliance goes on translating
+	r, err := cl.Audio.Translations.New(t.Context(), openai.AudioTranslationNewParams{File: c.reader(), Model: whisper1})
 	if err != nil {
 		t.Fatal(explain(err))
 	}
@@ -296,7 +304,7 @@ func TestTranslationAsText(t *testing.T) {
 	c, want := foreign(t)
 	var answer string
 	cl := client(t)
-	err := cl.Post(t.Context(), "audio/translations", openai.AudioTranslationNewParams{File: c.reader(), Model: openai.AudioModelWhisper1,
+	err := cl.Post(t.Context(), "audio/translations", openai.AudioTranslationNewParams{File: c.reader(), Model: whisper1,
 		ResponseFormat: openai.AudioTranslationNewParamsResponseFormatText}, &answer)
 	if err != nil {
 		t.Fatal(explain(err))
@@ -310,7 +318,7 @@ func TestTranslationVerbose(t *testing.T) {
 	c, want := foreign(t)
 	var answer openai.TranscriptionVerbose
 	cl := client(t)
-	err := cl.Post(t.Context(), "audio/translations", openai.AudioTranslationNewParams{File: c.reader(), Model: openai.AudioModelWhisper1,
+	err := cl.Post(t.Context(), "audio/translations", openai.AudioTranslationNewParams{File: c.reader(), Model: whisper1,
 		ResponseFormat: openai.AudioTranslationNewParamsResponseFormatVerboseJSON}, &answer)
 	if err != nil {
 		t.Fatal(explain(err))
@@ -371,7 +379,7 @@ func TestModels(t *testing.T) {
 			t.Errorf("model %s", m.RawJSON())
 		}
 	}
-	for _, id := range []string{"tiny", openai.AudioModelWhisper1, openai.AudioModelGPT4oTranscribe} {
+	for _, id := range []string{"tiny", whisper1, gpt4o} {
 		if !slices.ContainsFunc(page.Data, func(m openai.Model) bool { return m.ID == id }) {
 			t.Errorf("the list lacks %s", id)
 		}
@@ -396,7 +404,7 @@ func TestUnknownModel(t *testing.T) {
 
 func TestModelNames(t *testing.T) {
 	ref := reference(t)
-	for _, name := range []openai.AudioModel{"tiny", openai.AudioModelGPTTranscribe, openai.AudioModelGPT4oTranscribe, openai.AudioModelGPT4oMiniTranscribe} {
+	for _, name := range []openai.AudioModel{"tiny", openai.AudioModelGPTTranscribe, gpt4o, gpt4oMini} {
 		p := params(ref, openai.AudioResponseFormatJSON)
 		p.Model = name
 		wantSaid(t, transcribe(t, p).Text, ref)
@@ -428,13 +436,13 @@ func TestUndecodableFiles(t *testing.T) {
 }
 
 func TestMissingFile(t *testing.T) {
-	refused(t, openai.AudioTranscriptionNewParams{Model: openai.AudioModelWhisper1}, 400, "file", "")
+	refused(t, openai.AudioTranscriptionNewParams{Model: whisper1}, 400, "file", "")
 }
 
 func TestLogprobs(t *testing.T) {
 	ref := reference(t)
 	p := params(ref, openai.AudioResponseFormatJSON)
-	p.Model = openai.AudioModelGPT4oTranscribe
+	p.Model = gpt4o
 	p.Include = []openai.TranscriptionInclude{openai.TranscriptionIncludeLogprobs}
 	r := transcribe(t, p).AsTranscription()
 	var said []byte
