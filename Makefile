@@ -33,8 +33,6 @@ TINY := $(MODELS)/ggml-tiny.bin
 PORT  ?= 5001
 STATE ?= $(BUILD)/state
 
-SUITE := tests/suite.sh
-
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -75,7 +73,61 @@ $(TINY): | $(SLOT)/.built
 run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcribe AUDIO=FILE and end
 	@tests/run.sh "$(SLOT)" "$(MODELS)" "$(STATE)" "$(PORT)" "$(AUDIO)"
 
+# ---- test ----
+
+check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (no network, no root, no model)
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; } >&2
+	@CGO_ENABLED=0 go vet ./...
+	@CGO_ENABLED=0 go vet -tags e2e ./tests/...
+	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
+	@if [ -e $(RUNTIME)/lock ]; then CGO_ENABLED=1 go vet -tags $(ENGINE_TAGS) ./internal/whisper ./cmd/whisper-appliance-engine; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run); else echo "check: shellcheck is not installed: scripts not checked"; fi
+	@CGO_ENABLED=0 go test ./...
+	@go run ./tests/acceptance
+
+acceptance: ## hold docs/acceptance.md against the tree, and show the age of kept results
+	@go run ./tests/acceptance
+
+test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
+	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs
+
+test-tools: ## install what the suites need beside the build's tools
+	@packaging/setup.sh test
+	@for d in subtitles conformance; do \
+		cmp -s tests/$$d/package-lock.json tests/$$d/node_modules/.package-lock.source || { \
+			(cd tests/$$d && npm ci --silent --ignore-scripts) && \
+			cp tests/$$d/package-lock.json tests/$$d/node_modules/.package-lock.source; }; done
+
+race: ## unit tests under the race detector
+	@CGO_ENABLED=1 go test -race ./internal/... ./cmd/...
+
+# The engine's own tests run as the engine does: through the runtime's loader.
+test-engine: model ## the real engine on the real model: windows, language, words, speech detection, bad files
+	@CGO_ENABLED=1 WA_MODELS=$(CURDIR)/$(MODELS) WA_BACKENDS=$(CURDIR)/$(RUNTIME)/lib/backends \
+		go test -count=1 -tags $(ENGINE_TAGS) -exec '$(CURDIR)/tests/loader.sh $(CURDIR)/$(RUNTIME)/lib' ./internal/whisper
+
+test-subtitles: ## SRT and VTT read by other people's parsers
+	@go test -count=1 -tags e2e ./tests/subtitles
+
+conformance: model test-tools ## the openai packages of npm and Go, unmodified, and bad inputs, against the real server
+	@go run ./tests/appliance/run -- sh -c 'cd tests/conformance && node --test openai.test.mjs'
+	@WA_MAX_UPLOAD=2000000 go run ./tests/appliance/run -- go test -count=1 -tags e2e ./tests/conformance
+
+test-programs: model ## the programs as their users run them: versions, CLI, crashes, make run
+	@go test -count=1 -tags e2e ./tests/programs
+
+peer: ## Debian's own whisper.cpp in build/peer, to be compared with (root)
+	@packaging/setup.sh peer
+	@tests/peer/peer.sh
+
+wer: model peer ## word error rate beside Debian's whisper-cli, kept in docs/results/wer.txt
+	@go run ./tests/wer
+
+bench: model peer ## speed and memory beside Debian's whisper-server, kept in docs/results/bench.txt
+	@go run ./tests/bench
+
 clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
-.PHONY: help setup build engine-runtime model run clean
+.PHONY: help setup build engine-runtime model run check acceptance test test-tools race test-engine test-subtitles \
+	conformance test-programs peer wer bench clean

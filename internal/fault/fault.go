@@ -7,6 +7,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind is the class of a failure.
@@ -110,4 +111,15 @@ func Hint(err error) string {
 		err = e.Err
 	}
 	return ""
+}
+
+// Short cuts a value that a caller sent to what a message can bear, and makes
+// it valid UTF-8.
+func Short(s string) string {
+	const most = 80
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
 }

@@ -72,7 +72,7 @@ func unknown(name string) error {
 	if near := nearest(name); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "? " + hint
 	}
-	return fault.New(fault.NotFound, "unknown_model", "there is no model called %q", name).On("model").Try("%s", hint)
+	return fault.New(fault.NotFound, "unknown_model", "there is no model called %q", fault.Short(name)).On("model").Try("%s", hint)
 }
 
 // nearest is up to three names that a mistyped one may have meant.

@@ -196,7 +196,7 @@ func checkVocab(c *cursor, h hparams) error {
 		}
 	}
 	if !space {
-		// whisper.cpp looks this token up for each window and throws without it.
+		// whisper.cpp looks this token up for each window and crashes without it.
 		return errors.New("the token for a space is missing")
 	}
 	return nil

@@ -89,6 +89,6 @@ func checkName(name string) error {
 		return nil
 	}
 	return fault.New(fault.BadInput, "bad_model_name",
-		"%q cannot be a model's name", name).On("model").
+		"%q cannot be a model's name", fault.Short(name)).On("model").
 		Try("a name has letters, digits, dots, dashes and underscores only and begins with a letter or a digit")
 }

@@ -106,7 +106,7 @@ func (s *Store) fromSources(ctx context.Context, e Entry, o PullOptions, r Resul
 	if !o.NoUpstream {
 		sources = append(sources[:len(sources):len(sources)], e.Hub)
 	}
-	var failed []error
+	var failed []string
 	for _, source := range sources {
 		got, err := s.fromSource(ctx, e, source, o, m)
 		if err == nil {
@@ -116,10 +116,10 @@ func (s *Store) fromSources(ctx context.Context, e Entry, o PullOptions, r Resul
 		if ctx.Err() != nil || isLocal(err) {
 			return Result{}, err
 		}
-		failed = append(failed, fmt.Errorf("%s: %w", source, err))
+		failed = append(failed, fmt.Sprintf("%s: %v", source, err))
 	}
 	return Result{}, fault.New(fault.Unavailable, "download_failed", "%s could not be fetched", e.File()).
-		Because(errors.Join(failed...)).
+		Because(errors.New(strings.Join(failed, "; "))).
 		Try("look at the connection, name a mirror with --source, or bring the file and use `whisper-appliance models import %s`", e.File())
 }
 

@@ -72,6 +72,13 @@ func (s *Server) knownKey(r *http.Request) error {
 	return s.permit(r, auth.Transcribe) // has the words for it
 }
 
+// encrypted reports whether r came by TLS, here or as far as a proxy in front.
+// Whoever makes the proxy's header up deceives nobody but himself; without it
+// a page behind such a proxy would be redirected to itself for ever.
+func encrypted(r *http.Request) bool {
+	return r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https"
+}
+
 // fromThisMachine reports whether r was sent here, not through a proxy.
 func fromThisMachine(r *http.Request) bool {
 	c := caller(r)

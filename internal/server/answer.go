@@ -3,41 +3,14 @@ package server
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strconv"
 	"time"
 
-	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 )
-
-// outcome is how a job ended.
-type outcome struct {
-	result *transcript.Transcript
-	err    error
-}
-
-// follow runs a job beside its request: updates come one by one, then the
-// outcome. The job ends with ctx; both channels are then closed.
-func (s *Server) follow(ctx context.Context, job transcribe.Job) (<-chan transcribe.Update, <-chan outcome) {
-	updates, ended := make(chan transcribe.Update), make(chan outcome, 1)
-	go func() {
-		defer close(ended)
-		defer close(updates)
-		result, err := s.Service.Run(ctx, job, func(u transcribe.Update) {
-			select {
-			case updates <- u:
-			case <-ctx.Done():
-			}
-		})
-		s.count(job, result, err)
-		ended <- outcome{result, err}
-	}()
-	return updates, ended
-}
 
 // renderer is one format of an answer, whole or in parts.
 type renderer struct {
@@ -60,62 +33,33 @@ type renderer struct {
 // file again; that is what this is for.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, job transcribe.Job, format renderer) error {
 	ctx, cancel := context.WithCancel(r.Context())
-	updates, ended := s.follow(ctx, job)
-	defer drain(updates, ended)
+	run := s.follow(ctx, job)
+	defer run.wait()
 	defer cancel()
-
-	wait := s.Config().Transcription.HeaderWait
+	b := &beginning{w: w, rc: http.NewResponseController(w), format: format}
 	var early <-chan time.Time // set when decoding has succeeded
-	var begun *begunAnswer
-	var pending []transcript.Segment
 	for {
 		select {
-		case u, more := <-updates:
-			if !more {
-				updates = nil
-				break
-			}
-			if format.see != nil {
-				format.see(u)
-			}
-			if early == nil && u.Phase != transcribe.Decoding {
-				tick := time.NewTicker(wait)
+		case <-run.news:
+			if b.take(run.updates()) && early == nil && format.mayBegin(r) {
+				tick := time.NewTicker(s.Config().Transcription.HeaderWait)
 				defer tick.Stop()
 				early = tick.C
 			}
-			if begun != nil {
-				begun.segments(u.Segments)
-			} else {
-				pending = append(pending, u.Segments...)
-			}
 		case <-early:
-			if begun == nil {
-				begun = s.begin(w, format)
-				begun.segments(pending)
-				pending = nil
-			}
-			begun.keepAlive()
-		case end := <-ended:
-			if begun != nil {
-				begun.finish(s, r, end)
-				return nil
-			}
-			if end.err != nil {
-				return end.err
-			}
-			return writeWhole(w, format, end.result)
+			b.keepAlive()
+		case <-run.ended:
+			b.take(run.updates())
+			return b.finish(s, r, run)
 		}
 	}
 }
 
-// drain waits until the job has gone: its files and its turn are then free.
-func drain(updates <-chan transcribe.Update, ended <-chan outcome) {
-	if updates != nil {
-		for range updates {
-		}
-	}
-	for range ended {
-	}
+// mayBegin reports whether an answer to r can begin before its end is known.
+// HTTP/1.0, which some proxies speak, marks the end by closing: half a text
+// would look like a whole one. Half a JSON does not.
+func (f renderer) mayBegin(r *http.Request) bool {
+	return f.lines == "" || r.ProtoAtLeast(1, 1)
 }
 
 func writeWhole(w http.ResponseWriter, format renderer, t *transcript.Transcript) error {
@@ -130,134 +74,85 @@ func writeWhole(w http.ResponseWriter, format renderer, t *transcript.Transcript
 	return nil
 }
 
-// begunAnswer is one whose header is out.
-type begunAnswer struct {
-	w      http.ResponseWriter
-	rc     *http.ResponseController
-	format renderer
-	lines  *transcript.Streamer // nil for JSON
+// beginning is an answer that may begin before its end is known.
+type beginning struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	format  renderer
+	begun   bool                 // the header is out
+	lines   *transcript.Streamer // once begun; nil for JSON
+	pending []transcript.Segment // until then
 }
 
-func (s *Server) begin(w http.ResponseWriter, format renderer) *begunAnswer {
-	b := &begunAnswer{w: w, rc: http.NewResponseController(w), format: format}
-	w.Header().Set("Content-Type", format.contentType)
-	w.Header().Set("X-Accel-Buffering", "no") // a proxy that holds bytes back defeats it
-	w.WriteHeader(http.StatusOK)
-	if format.lines != "" {
-		if lines, err := transcript.NewStreamer(w, format.lines); err == nil {
-			b.lines = lines
-			lines.Header() //nolint:errcheck // a client that has left ends the request's context
+// take takes updates in; true once the recording has been decoded.
+func (b *beginning) take(updates []transcribe.Update) (decoded bool) {
+	for _, u := range updates {
+		decoded = decoded || u.Phase != transcribe.Decoding
+		if b.format.see != nil {
+			b.format.see(u)
+		}
+		b.pending = append(b.pending, u.Segments...)
+	}
+	if b.begun {
+		b.send()
+	}
+	return decoded
+}
+
+// send writes the segments that wait. A client that has left ends the
+// request's context, so no error of writing matters here or below.
+func (b *beginning) send() {
+	if b.lines != nil {
+		for _, seg := range b.pending {
+			b.lines.Segment(seg) //nolint:errcheck // see above
 		}
 	}
-	return b
+	b.pending = nil
+	b.rc.Flush() //nolint:errcheck // see above
 }
 
-func (b *begunAnswer) segments(segments []transcript.Segment) {
+// keepAlive shows the client that work goes on; the first time it begins the answer.
+func (b *beginning) keepAlive() {
+	if !b.begun {
+		b.begin()
+	}
 	if b.lines == nil {
-		return
+		io.WriteString(b.w, " ") //nolint:errcheck // see above
 	}
-	for _, seg := range segments {
-		b.lines.Segment(seg) //nolint:errcheck // a client that has left ends the request's context
-	}
-	b.rc.Flush() //nolint:errcheck // the same
+	b.send()
 }
 
-func (b *begunAnswer) keepAlive() {
-	if b.lines == nil {
-		b.w.Write([]byte(" ")) //nolint:errcheck // a client that has left ends the request's context
+func (b *beginning) begin() {
+	b.begun = true
+	b.w.Header().Set("Content-Type", b.format.contentType)
+	b.w.Header().Set("X-Accel-Buffering", "no") // a proxy that holds bytes back defeats it
+	b.w.WriteHeader(http.StatusOK)
+	if b.format.lines != "" {
+		if lines, err := transcript.NewStreamer(b.w, b.format.lines); err == nil {
+			b.lines = lines
+			lines.Header() //nolint:errcheck // see above
+		}
 	}
-	b.rc.Flush() //nolint:errcheck // the same
 }
 
-// finish writes the rest, or breaks the transfer off.
-func (b *begunAnswer) finish(s *Server, r *http.Request, end outcome) {
-	err := end.err
+// finish writes the rest, or breaks the transfer off. Before the header is
+// out, an error is returned instead.
+func (b *beginning) finish(s *Server, r *http.Request, run *underway) error {
+	switch {
+	case !b.begun && run.err != nil:
+		return run.err
+	case !b.begun:
+		return writeWhole(b.w, b.format, run.result)
+	}
+	err := run.err
 	if err == nil && b.lines != nil {
 		err = b.lines.Close()
 	} else if err == nil {
-		err = b.format.whole(b.w, end.result)
+		err = b.format.whole(b.w, run.result)
 	}
 	if err != nil {
 		s.asFault(r.Context(), err) // logs it
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// sse writes server-sent events.
-type sse struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
-}
-
-func beginSSE(w http.ResponseWriter) *sse {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("X-Accel-Buffering", "no")
-	w.WriteHeader(http.StatusOK)
-	return &sse{w: w, rc: http.NewResponseController(w)}
-}
-
-// send writes one event; name may be empty.
-func (e *sse) send(name string, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return // only our own types come here
-	}
-	if name != "" {
-		io.WriteString(e.w, "event: "+name+"\n") //nolint:errcheck // a client that has left ends the request's context
-	}
-	io.WriteString(e.w, "data: "+string(data)+"\n\n") //nolint:errcheck // the same
-	e.rc.Flush()                                      //nolint:errcheck // the same
-}
-
-func (e *sse) keepAlive() {
-	io.WriteString(e.w, ": still at work\n\n") //nolint:errcheck // a client that has left ends the request's context
-	e.rc.Flush()                               //nolint:errcheck // the same
-}
-
-// stream runs job and hands its updates to emit as they come. The status
-// stays open until decoding has succeeded, so that a bad recording is an
-// error with its own status; a later failure is told by fail and then the
-// transfer is broken off.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, job transcribe.Job,
-	emit func(*sse, transcribe.Update), done func(*sse, *transcript.Transcript), fail func(*sse, *fault.Error)) error {
-	ctx, cancel := context.WithCancel(r.Context())
-	updates, ended := s.follow(ctx, job)
-	defer drain(updates, ended)
-	defer cancel()
-	tick := time.NewTicker(s.Config().Transcription.HeaderWait)
-	defer tick.Stop()
-	var out *sse
-	for {
-		select {
-		case u, more := <-updates:
-			if !more {
-				updates = nil
-				break
-			}
-			if out == nil && u.Phase != transcribe.Decoding {
-				out = beginSSE(w)
-			}
-			if out != nil {
-				emit(out, u)
-			}
-		case <-tick.C:
-			if out != nil {
-				out.keepAlive()
-			}
-		case end := <-ended:
-			switch {
-			case end.err != nil && out == nil:
-				return end.err
-			case end.err != nil:
-				fail(out, s.asFault(r.Context(), end.err))
-				panic(http.ErrAbortHandler)
-			}
-			if out == nil {
-				out = beginSSE(w)
-			}
-			done(out, end.result)
-			return nil
-		}
-	}
+	return nil
 }

@@ -27,7 +27,7 @@ type openAIError struct {
 // writeError answers with err in the dialect of the request's path.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := s.asFault(r.Context(), err)
-	code := f.Kind.Status()
+	code := statusOf(f)
 	switch f.Kind {
 	case fault.Unauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
@@ -38,6 +38,16 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, code, errorBody(r.URL.Path, code, f))
+}
+
+// statusOf is the status of a fault. A recording that nothing can read is a bad
+// field, as OpenAI's API has it: 415 would speak of the request's own media
+// type, which was right.
+func statusOf(f *fault.Error) int {
+	if f.Kind == fault.Unsupported {
+		return http.StatusBadRequest
+	}
+	return f.Kind.Status()
 }
 
 // errorBody is f as the door at path words it.

@@ -48,13 +48,14 @@ type ModelInfo struct {
 
 func (s *Server) health(ctx context.Context, _ *struct{}) (*body[Health], error) {
 	reasons := s.missing()
+	ready := len(reasons) == 0
 	h := Health{
-		Status: "ok", Reasons: reasons, WhisperAvailable: len(reasons) == 0, SystemReady: len(reasons) == 0,
+		Status: "ok", Reasons: reasons, WhisperAvailable: ready, SystemReady: ready,
 		Version: version.Build().Version, UptimeSeconds: time.Since(s.started).Seconds(),
 		TotalTranscriptions: s.transcribed.Load(), ActiveConnections: s.active.Load(),
-		Timestamp: time.Now().UTC().Format(time.RFC3339), ModelStatus: s.modelStatus(ctx),
+		Timestamp: time.Now().UTC().Format(time.RFC3339), ModelStatus: s.modelStatus(ctx, ready),
 	}
-	if len(reasons) > 0 {
+	if !ready {
 		h.Status = "degraded"
 	}
 	return answerWith(h), nil
@@ -74,13 +75,11 @@ func (s *Server) missing() []string {
 	return reasons
 }
 
-func (s *Server) modelStatus(ctx context.Context) ModelStatus {
+func (s *Server) modelStatus(ctx context.Context, ready bool) ModelStatus {
 	m := ModelStatus{
-		CurrentModelName: s.Config().Models.Default, DownloadedModelIDs: []string{},
+		WhisperAvailable: ready, CurrentModelName: s.Config().Models.Default, DownloadedModelIDs: []string{},
 		AvailableModelsInfo: map[string]ModelInfo{},
 	}
-	_, err := s.modelName("")
-	m.WhisperAvailable = err == nil
 	m.ModelLoaded = s.loadedModel(ctx) != ""
 	all, err := s.Models.List()
 	if err != nil {
@@ -154,17 +153,17 @@ type Architecture struct {
 }
 
 func (s *Server) status(ctx context.Context, _ *struct{}) (*body[ApplianceStatus], error) {
-	_, missing := s.modelName("")
+	ready := len(s.missing()) == 0
 	st := ApplianceStatus{
 		Service: "whisper-appliance", Version: version.Build().Version, Status: "running", Build: version.Build(),
-		Whisper: WhisperStatus{Available: missing == nil, ModelType: s.Config().Models.Default},
+		Whisper: WhisperStatus{Available: ready, ModelType: s.Config().Models.Default},
 		Statistics: Statistics{
 			UptimeSeconds: time.Since(s.started).Seconds(), TotalTranscriptions: s.transcribed.Load(),
-			FailedTranscriptions: s.failed.Load(), WaitingWindows: s.Service.Waiting(), SystemReady: missing == nil,
+			FailedTranscriptions: s.failed.Load(), WaitingWindows: s.Service.Waiting(), SystemReady: ready,
 		},
 		Endpoints: map[string]string{
 			"main_interface": "/", "health_check": "/health", "upload_transcription": "/transcribe",
-			"live_transcription": "/api/transcribe-live", "api_documentation": "/openapi.json",
+			"live_transcription": "/api/transcribe-live", "api_documentation": "/openapi.json", "admin_panel": "/",
 			"openai_transcriptions": "/v1/audio/transcriptions", "openai_translations": "/v1/audio/translations",
 		},
 		Architecture: Architecture{

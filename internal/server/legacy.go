@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/transcript"
 )
 
@@ -32,7 +33,13 @@ func (s *Server) legacyLive(w http.ResponseWriter, r *http.Request) error {
 	return s.legacy(w, r, liveForm, false)
 }
 
-func (s *Server) legacy(w http.ResponseWriter, r *http.Request, f form, namesModel bool) error {
+func (s *Server) legacy(w http.ResponseWriter, r *http.Request, f form, namesModel bool) (err error) {
+	defer func() {
+		// The decoder calls the recording by the name that OpenAI gives it.
+		if e, ok := err.(*fault.Error); ok && e.Field == "file" {
+			err = e.On(f.file)
+		}
+	}()
 	u, err := s.receive(w, r, f)
 	if err != nil {
 		return err

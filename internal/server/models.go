@@ -108,8 +108,13 @@ func (s *Server) useModel(_ context.Context, in *struct{ Body UseModel }) (*body
 	return answerWith(UseModel{Model: m.Name}), nil
 }
 
-// unload has the engine give the model's memory back.
+// unload has the engine give the model's memory back. Where no engine runs
+// none holds a model, and asking would start one.
 func (s *Server) unload(w http.ResponseWriter, r *http.Request) error {
+	if s.EngineRunning != nil && !s.EngineRunning() {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	if err := s.Engine.Unload(r.Context()); err != nil {
 		return fault.New(fault.Unavailable, "engine_down", "the engine does not answer").Because(err)
 	}

@@ -264,6 +264,6 @@ func (s *Server) streamOpenAI(w http.ResponseWriter, r *http.Request, q *openAIR
 		out.send("", done{Type: "transcript.text.done", Text: t.Text(), Usage: usage(t), Logprobs: all})
 		fmt.Fprint(out.w, "data: [DONE]\n\n")
 	}, func(out *sse, f *fault.Error) {
-		out.send("error", openAIBody(f.Kind.Status(), f))
+		out.send("error", openAIBody(statusOf(f), f))
 	})
 }

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -102,7 +104,7 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 		out, err := h(ctx, in)
 		if err != nil {
 			f := d.s.asFault(ctx, err)
-			return nil, &bodyError{code: f.Kind.Status(), body: errorBody(op.Path, f.Kind.Status(), f)}
+			return nil, &bodyError{code: statusOf(f), body: errorBody(op.Path, statusOf(f), f)}
 		}
 		return out, nil
 	})
@@ -199,9 +201,15 @@ var fieldDocs = map[string]string{
 // guard is what every request passes: a wrong key is 401 wherever it knocks,
 // pages move to HTTPS, panics cost one request.
 func (s *Server) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		s.active.Add(1)
 		defer s.active.Add(-1)
+		w := s.patient(under)
+		w.unlimited()
+		defer s.afterwards(w, r)
+		if r.Body != nil && r.Body != http.NoBody {
+			s.allowRead(w) // also for what net/http reads of it itself
+		}
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
@@ -213,15 +221,39 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if s.redirected(w, r) {
 			return
 		}
+		if r.Method == http.MethodHead { // net/http leaves the body out
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
+		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// afterwards ends a request. A panic costs this one alone: it is logged, and
+// answered where the status is still open. It goes on only as
+// http.ErrAbortHandler, which breaks the transfer off.
+func (s *Server) afterwards(w *patientWriter, r *http.Request) {
+	p := recover()
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	if p != nil {
+		err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		if w.begun {
+			s.asFault(r.Context(), err) // logs it
+			panic(http.ErrAbortHandler)
+		}
+		s.writeError(w, r, err)
+	}
+	w.limit() // for what is still buffered; the next request lifts it
 }
 
 // redirected sends pages that another machine asks for by plain HTTP to HTTPS,
 // and refuses it the API where the settings say so.
 func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
 	c := s.Config().Server
-	if r.TLS != nil || fromThisMachine(r) || r.URL.Path == "/livez" || r.URL.Path == "/readyz" || r.URL.Path == "/health" {
+	if encrypted(r) || fromThisMachine(r) || r.URL.Path == "/livez" || r.URL.Path == "/readyz" || r.URL.Path == "/health" {
 		return false
 	}
 	isPage := r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/assets/")
@@ -238,12 +270,12 @@ func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	s.writeError(w, r, fault.New(fault.NotFound, "not_found", "there is nothing at %s", short(r.URL.Path)).
+	s.writeError(w, r, fault.New(fault.NotFound, "not_found", "there is nothing at %s", fault.Short(r.URL.Path)).
 		Try("/openapi.json lists what there is"))
 }
 
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	f := fault.New(fault.BadInput, "method_not_allowed", "%s is not possible at %s", short(r.Method), short(r.URL.Path)).
+	f := fault.New(fault.BadInput, "method_not_allowed", "%s is not possible at %s", fault.Short(r.Method), fault.Short(r.URL.Path)).
 		Try("use %s", w.Header().Get("Allow"))
 	writeJSON(w, http.StatusMethodNotAllowed, errorBody(r.URL.Path, http.StatusMethodNotAllowed, f))
 }

@@ -40,6 +40,9 @@ type Server struct {
 	Programs    []string // files that must be there for a recording to be transcribed
 	Log         *slog.Logger
 
+	// Stall is how long a client may take for its next bytes; 0 = 60 s.
+	Stall time.Duration
+
 	// EngineRunning tells whether asking the engine would start one; nil = ask anyway.
 	EngineRunning func() bool
 
@@ -82,9 +85,9 @@ func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...ne
 		l.Close()
 	}
 	wg.Wait()
-	srv.SetKeepAlivesEnabled(false)
 	// A pause by intent: it gives what was accepted a moment before, and idle
-	// connections about to be used, their answer.
+	// connections about to be used, their answer. SetKeepAlivesEnabled would
+	// close the idle ones here and now.
 	pause := time.NewTimer(grace)
 	<-pause.C
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)

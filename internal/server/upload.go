@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/agnivade/levenshtein"
 
@@ -24,8 +23,6 @@ const (
 	maxParts = 64       // of one request
 	// maxSlack is what a body may hold beside the file: fields and part headers.
 	maxSlack = maxField*4 + 64<<10
-	// stall is how long an upload may stand still.
-	stall = 60 * time.Second
 )
 
 // upload is a form that was received. The recording lies in a file without a
@@ -65,7 +62,7 @@ type form struct {
 func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upload, err error) {
 	limit := int64(s.Config().Server.MaxUpload)
 	if r.ContentLength > limit+maxSlack {
-		return nil, s.tooLarge(limit)
+		return nil, s.tooLarge(f.file)
 	}
 	parts, err := multipartReader(r)
 	if err != nil {
@@ -82,11 +79,11 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	for n := 0; ; n++ {
 		s.allowRead(w)
 		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // a wrapped one is a form that was cut off
 			break
 		}
 		if err != nil {
-			return u, s.readFault(err, limit)
+			return u, s.readFault(err, f.file)
 		}
 		if n == maxParts {
 			return u, fault.New(fault.BadInput, "too_many_fields", "the form has more than %d fields", maxParts)
@@ -95,7 +92,17 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 			return u, err
 		}
 	}
-	return u, f.complete(u)
+	if err := f.complete(u); err != nil {
+		return u, err
+	}
+	// Only when the body has been read to its end does net/http notice that
+	// the client hangs up.
+	s.allowRead(w)
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return u, s.readFault(err, f.file)
+	}
+	bodyIsIn(w)
+	return u, nil
 }
 
 // complete refuses a form without a recording.
@@ -118,7 +125,7 @@ func multipartReader(r *http.Request) (*multipart.Reader, error) {
 		if got == "" {
 			got = "nothing"
 		}
-		return nil, fault.New(fault.BadInput, "not_multipart", "the request's Content-Type is %s; it must be multipart/form-data", short(got)).
+		return nil, fault.New(fault.BadInput, "not_multipart", "the request's Content-Type is %s; it must be multipart/form-data", fault.Short(got)).
 			Try("curl -F file=@recording.wav sends it so")
 	}
 	parts, err := r.MultipartReader()
@@ -146,7 +153,7 @@ func (s *Server) part(w http.ResponseWriter, u *upload, f form, part *multipart.
 	}
 	value, err := io.ReadAll(io.LimitReader(part, maxField+1))
 	if err != nil {
-		return s.readFault(err, limit)
+		return s.readFault(err, f.file)
 	}
 	if len(value) > maxField {
 		return fault.New(fault.BadInput, "field_too_long", "the field %s is longer than %d bytes", name, maxField).On(name)
@@ -157,7 +164,7 @@ func (s *Server) part(w http.ResponseWriter, u *upload, f form, part *multipart.
 
 // unknownField names the field and the nearest right one.
 func unknownField(name string, known []string) error {
-	e := fault.New(fault.BadInput, "unknown_field", "there is no field %s here", quoted(name)).On(short(name))
+	e := fault.New(fault.BadInput, "unknown_field", "there is no field %s here", quoted(name)).On(fault.Short(name))
 	best := slices.MinFunc(known, func(a, b string) int {
 		return levenshtein.ComputeDistance(name, a) - levenshtein.ComputeDistance(name, b)
 	})
@@ -188,11 +195,11 @@ func (s *Server) spool(w http.ResponseWriter, u *upload, part *multipart.Part, l
 	u.size, err = io.Copy(file, io.LimitReader(src, limit+1))
 	switch {
 	case src.err != nil:
-		return s.readFault(src.err, limit)
+		return s.readFault(src.err, field)
 	case err != nil:
 		return spoolFault(err)
 	case u.size > limit:
-		return s.tooLarge(limit)
+		return s.tooLarge(field)
 	}
 	return nil
 }
@@ -213,24 +220,20 @@ func (p *progressReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// allowRead gives a slow client time for its next bytes, but not for ever.
-func (s *Server) allowRead(w http.ResponseWriter) {
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(stall)) //nolint:errcheck // a writer without deadlines has none to miss
-}
-
-func (s *Server) tooLarge(limit int64) error {
-	return fault.New(fault.TooLarge, "upload_too_large", "the recording is larger than the limit of %s", s.Config().Server.MaxUpload).
-		On("file").Try("compress it (opus or mp3), or raise [server] max_upload, now %d bytes", limit)
+func (s *Server) tooLarge(field string) error {
+	limit := s.Config().Server.MaxUpload
+	return fault.New(fault.TooLarge, "upload_too_large", "the recording is larger than the limit of %s", limit).
+		On(field).Try("compress it (opus or mp3), or raise [server] max_upload, now %d bytes", int64(limit))
 }
 
 // readFault words what can go wrong while a body is read.
-func (s *Server) readFault(err error, limit int64) error {
+func (s *Server) readFault(err error, field string) error {
 	var tooLong *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLong):
-		return s.tooLarge(limit)
+		return s.tooLarge(field)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fault.New(fault.BadInput, "upload_stalled", "nothing more of the upload came for %v", stall).Because(err)
+		return fault.New(fault.BadInput, "upload_stalled", "nothing more of the upload came for %v", s.stall()).Because(err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "EOF"):
 		return fault.New(fault.BadInput, "upload_incomplete", "the upload ended before the form did").Because(err).
 			Try("send it again; Content-Length and the form's last boundary must be right")
@@ -247,13 +250,5 @@ func spoolFault(err error) error {
 	return fmt.Errorf("spool the upload: %w", err)
 }
 
-// short cuts what a client sent to a length that an error message can bear.
-func short(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if r := []rune(s); len(r) > 100 {
-		return string(r[:100]) + "…"
-	}
-	return s
-}
-
-func quoted(s string) string { return fmt.Sprintf("%q", short(s)) }
+// quoted is a value that a client sent, for a message.
+func quoted(s string) string { return fmt.Sprintf("%q", fault.Short(s)) }

@@ -2,6 +2,7 @@ package transcribe
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 
 	"whisper-appliance/internal/config"
@@ -46,17 +47,9 @@ func temperature(s string) (float64, error) {
 	}
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(v >= 0 && v <= 1) { // NaN too
-		return 0, fault.New(fault.BadInput, "invalid_value", "temperature is %q; it must be a number from 0 to 1", shorten(s)).On("temperature")
+		return 0, fault.New(fault.BadInput, "invalid_value", "temperature is %q; it must be a number from 0 to 1", fault.Short(s)).On("temperature")
 	}
 	return v, nil
-}
-
-// shorten cuts a value to what a message can bear.
-func shorten(s string) string {
-	if r := []rune(s); len(r) > 60 {
-		return string(r[:60]) + "…"
-	}
-	return s
 }
 
 // Model is an installed model.
@@ -64,6 +57,7 @@ type Model struct {
 	Name         string // in the catalogue, or after the file
 	File         string // in the model directory
 	Multilingual bool
+	Languages    []string // codes; empty where the catalogue does not know the model
 }
 
 // FindModel finds an installed model by its name or alias. The error is
@@ -74,7 +68,7 @@ func FindModel(models *model.Store, name string) (Model, error) {
 		return Model{}, err
 	}
 	if e, err := model.Lookup(name); err == nil {
-		return Model{Name: e.Name, File: file, Multilingual: e.Multilingual()}, nil
+		return Model{Name: e.Name, File: file, Multilingual: e.Multilingual(), Languages: e.Languages}, nil
 	}
 	path, err := models.Path(name)
 	if err != nil {
@@ -94,6 +88,9 @@ func (m Model) language(asked string, task transcript.Task) (string, error) {
 		}
 	}
 	switch {
+	case m.Multilingual && code != "" && len(m.Languages) > 0 && !slices.Contains(m.Languages, code):
+		return "", fault.New(fault.BadInput, "invalid_value", "the model %s does not know %s", m.Name, transcript.LanguageName(code)).
+			On("language").Try("use a model that does, such as large-v3")
 	case m.Multilingual:
 		return code, nil
 	case task == transcript.Translate:

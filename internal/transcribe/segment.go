@@ -36,12 +36,8 @@ func absolute(s engine.Segment, w audio.Window, temperature float64) transcript.
 // joined gives a window's first segment the space between it and the text
 // before it where both sides are of a script that writes spaces. Whisper
 // begins a window with one in most languages, but not always.
-func (r *run) joined(s transcript.Segment) transcript.Segment {
-	n := len(r.result.Segments)
-	if n == 0 || s.Text == "" {
-		return s
-	}
-	last, _ := utf8.DecodeLastRuneInString(r.result.Segments[n-1].Text)
+func joined(before string, s transcript.Segment) transcript.Segment {
+	last, _ := utf8.DecodeLastRuneInString(before)
 	first, _ := utf8.DecodeRuneInString(s.Text)
 	if last == utf8.RuneError || !writesSpaces(last) || !writesSpaces(first) {
 		return s

@@ -128,6 +128,7 @@ type run struct {
 	pcm     *audio.PCMFile
 	observe func(Update)
 	result  *transcript.Transcript
+	last    string // text of the last segment that has any
 }
 
 // window decodes one window and appends its segments.
@@ -170,7 +171,7 @@ func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32) ([]eng
 		case ev.Loading != nil:
 			r.observe(Update{Phase: Loading, Done: w.Start, Total: r.result.Duration})
 		case ev.Progress != nil:
-			part := (w.End - w.Start) * time.Duration(ev.Progress.Percent) / 100
+			part := (w.End - w.Start) * time.Duration(min(max(ev.Progress.Percent, 0), 100)) / 100
 			r.observe(Update{Phase: Recognising, Done: w.Start + part, Total: r.result.Duration, Language: r.result.Language})
 		}
 	})
@@ -182,10 +183,14 @@ func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32) ([]eng
 func (r *run) add(w audio.Window, segments []engine.Segment, done engine.Done) {
 	var fresh []transcript.Segment
 	var tokens []engine.Token
+	joint := false // the seam to the text before this window is made
 	for _, s := range segments {
 		seg := absolute(s, w, r.job.Temperature)
-		if len(fresh) == 0 {
-			seg = r.joined(seg)
+		if !joint && seg.Text != "" {
+			seg, joint = joined(r.last, seg), true
+		}
+		if seg.Text != "" {
+			r.last = seg.Text
 		}
 		fresh = append(fresh, seg)
 		tokens = append(tokens, s.Tokens...)
@@ -203,7 +208,7 @@ func (r *run) add(w audio.Window, segments []engine.Segment, done engine.Done) {
 // describe gives an engine's failure the words for people.
 func describe(ctx context.Context, err error, job Job, i int, w audio.Window) error {
 	if ctx.Err() != nil {
-		return fault.New(fault.Canceled, "cancelled", "the transcription was cancelled").Because(context.Cause(ctx))
+		return fault.New(fault.Canceled, "canceled", "the transcription was cancelled").Because(context.Cause(ctx))
 	}
 	at := fmt.Sprintf("window %d (%v to %v)", i+1, w.Start.Round(time.Millisecond), w.End.Round(time.Millisecond))
 	if errors.Is(err, engine.ErrBroken) {

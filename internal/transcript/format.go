@@ -42,7 +42,7 @@ func ParseFormat(name string) (Format, error) {
 		names = append(names, string(f))
 	}
 	return "", fault.New(fault.BadInput, "unknown_format",
-		"%q is not a format of a transcript", name).
+		"%q is not a format of a transcript", fault.Short(name)).
 		On("response_format").
 		Try("use one of text, %s", strings.Join(names, ", "))
 }

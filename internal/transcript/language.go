@@ -151,7 +151,7 @@ func LanguageCode(nameOrCode string) (string, error) {
 		}
 	}
 	err := fault.New(fault.BadInput, "unknown_language",
-		"%q is not a language that Whisper knows", nameOrCode).On("language")
+		"%q is not a language that Whisper knows", fault.Short(nameOrCode)).On("language")
 	primary, _, regional := strings.Cut(strings.ReplaceAll(wanted, "_", "-"), "-")
 	if name := LanguageName(primary); regional && name != "" {
 		return "", err.Try("leave out the region: %q (%s)", primary, name)

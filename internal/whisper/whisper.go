@@ -79,8 +79,15 @@ func (b *Backend) Describe() engine.Description {
 	}
 }
 
+// leastModel is well below any model's size: tiny at 4 bits has 25 MB.
+const leastModel = 1 << 20
+
 // Load reads a model into memory and makes the state that its windows are decoded in.
 func (b *Backend) Load(path string) (engine.LoadedModel, error) {
+	// whisper.cpp takes a file that ends after its magic for an empty model.
+	if st, err := os.Stat(path); err == nil && st.Size() < leastModel {
+		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: fmt.Sprintf("the model file has %d bytes: no model is that small", st.Size())}
+	}
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
 	C.wa_forget_log()

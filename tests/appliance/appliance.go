@@ -283,15 +283,14 @@ func alive(ctx context.Context, url string) bool {
 
 // Stop asks the server to end and removes what it wrote. It is an error when
 // the server does not end by itself in time or with another exit code than 0,
-// or leaves a child behind.
+// or leaves a child behind. A second Stop does nothing more.
 func (a *Appliance) Stop() error {
 	defer a.clean()
 	children, err := a.Children()
 	if err != nil {
 		return err
 	}
-	// One that has gone already is told by ended.
-	syscall.Kill(a.PID, syscall.SIGTERM) //nolint:errcheck // see above
+	a.signal(syscall.SIGTERM)
 	select {
 	case <-a.ended:
 	case <-time.After(a.opts.StopLimit):
@@ -309,9 +308,19 @@ func (a *Appliance) Stop() error {
 	return nil
 }
 
+// signal sends the server a signal, unless it has ended: its process id may
+// be another's by then.
+func (a *Appliance) signal(s syscall.Signal) {
+	select {
+	case <-a.ended:
+	default:
+		syscall.Kill(a.PID, s) //nolint:errcheck // it has just ended
+	}
+}
+
 // kill ends the server at once; its engine ends with it.
 func (a *Appliance) kill() {
-	syscall.Kill(a.PID, syscall.SIGKILL) //nolint:errcheck // it has gone already
+	a.signal(syscall.SIGKILL)
 	<-a.ended
 }
 

@@ -147,6 +147,9 @@ func checkProcesses(t *testing.T, a *Appliance) {
 	if err != nil || allErr != nil || one < 1<<20 || all <= one {
 		t.Errorf("memory %d (%v), with the engine %d (%v)", one, err, all, allErr)
 	}
+	if mapped, err := AddressSpace(a.PID); err != nil || mapped < uint64(one) {
+		t.Errorf("mapped %d (%v), of which %d are in memory", mapped, err, one)
+	}
 }
 
 func TestZombieIsFound(t *testing.T) {

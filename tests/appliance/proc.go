@@ -149,3 +149,16 @@ func stat(pid int) (state byte, parent int) {
 	parent, _ = strconv.Atoi(fields[1]) // the kernel writes numbers
 	return fields[0][0], parent
 }
+
+// AddressSpace is what a process has mapped, in bytes.
+func AddressSpace(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(data), &pages); err != nil {
+		return 0, fmt.Errorf("statm of %d: %w", pid, err)
+	}
+	return pages * uint64(os.Getpagesize()), nil
+}

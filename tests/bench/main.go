@@ -108,13 +108,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if m.samples, err = makeSamples(ctx, s.root, dir); err != nil {
 		return err
 	}
-	begin := time.Now()
+	begin, load := time.Now(), report.Load()
 	if err := m.all(ctx); err != nil {
 		return err
 	}
 	out := report.New(ctx, s.root, "Speed and memory: the appliance beside whisper-server",
 		"ours "+m.engine, "theirs whisper.cpp "+version+", whisper-server",
 		fmt.Sprintf("decoding %s, greedy, best of %s, %d threads, language en", s.model, bestOf, s.threads),
+		"load "+load+" when it began",
 		fmt.Sprintf("took %v", time.Since(begin).Round(time.Second)))
 	m.write(out)
 	fmt.Fprint(stdout, out)

@@ -69,7 +69,8 @@ func (r *Report) Printf(format string, args ...any) { fmt.Fprintf(&r.text, forma
 
 // Table adds aligned columns: fill calls row once a line.
 func (r *Report) Table(fill func(row func(cells ...any))) {
-	w := tabwriter.NewWriter(&r.text, 0, 0, 2, ' ', 0)
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fill(func(cells ...any) {
 		for i, c := range cells {
 			if i > 0 {
@@ -80,6 +81,9 @@ func (r *Report) Table(fill func(row func(cells ...any))) {
 		fmt.Fprintln(w)
 	})
 	w.Flush() //nolint:errcheck // a buffer takes everything
+	for line := range strings.Lines(table.String()) {
+		r.Printf("%s\n", strings.TrimRight(line, " \n"))
+	}
 }
 
 // String is the report so far.
@@ -91,6 +95,18 @@ func (r *Report) Save(root, name string) error {
 		return fmt.Errorf("save %s: %w", name, err)
 	}
 	return nil
+}
+
+// Load is how many processes wanted a processor in the last minute, as the
+// kernel puts it: a machine that has other things to do measures badly. It is
+// "unknown" where the kernel does not say.
+func Load() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	load, _, _ := strings.Cut(string(data), " ")
+	return load
 }
 
 // commit is the checkout's, with -dirty where files differ from it, or

@@ -3,6 +3,7 @@ package report
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,7 @@ func TestReport(t *testing.T) {
 	r.Table(func(row func(...any)) {
 		row("clip", "ms")
 		row("a long name", 12)
+		row("b", "")
 	})
 	if err := r.Save(root, "speed.txt"); err != nil {
 		t.Fatal(err)
@@ -65,7 +67,7 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Speed\n\n", "\ndate       20", "\ncommit     unknown\n", "\nprocessor  ", " threads\n",
-		"\nours       0.1.0 of today\n", "\nclip         ms\na long name  12\n",
+		"\nours       0.1.0 of today\n", "\nclip         ms\na long name  12\nb\n",
 	} {
 		if !strings.Contains("\n"+r.String(), want) {
 			t.Errorf("no %q in:\n%s", want, r)
@@ -83,5 +85,12 @@ func TestModelName(t *testing.T) {
 	}
 	if got := modelName("processor\t: 0\n", "arm64"); got != "arm64" {
 		t.Errorf("without a name: %q", got)
+	}
+}
+
+func TestLoadIsANumber(t *testing.T) {
+	load := Load()
+	if _, err := strconv.ParseFloat(load, 64); err != nil && load != "unknown" {
+		t.Errorf("Load is %q", load)
 	}
 }

@@ -8,8 +8,9 @@
 //	WA_PID                  the server's process id
 //	WA_MAX_UPLOAD           the largest recording it takes, in bytes
 //
-// Its exit code is the command's; 1 where the appliance did not start or stop
-// as it should.
+// Where WA_MAX_UPLOAD is set already it is what the appliance is told.
+// Its exit code is the command's, which go run turns into 1 where it is not 0;
+// it is 1 where the appliance did not start or stop as it should.
 package main
 
 import (
@@ -74,7 +75,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&options.Model, "model", "tiny", "catalogue `name` of the model to use")
-	flags.Int64Var(&options.MaxUpload, "max-upload", 64<<20, "largest recording taken, in `bytes`; 0 = the setting's own default")
+	flags.Int64Var(&options.MaxUpload, "max-upload", maxUpload(os.Getenv("WA_MAX_UPLOAD")), "largest recording taken, in `bytes`; 0 = the setting's own default")
 	flags.BoolVar(&options.Keep, "keep", false, "leave the appliance's directory behind")
 	flags.BoolVar(&verbose, "v", false, "show the appliance's log")
 	flags.Func("env", "`NAME=value` for the appliance's environment; may be repeated", func(s string) error {
@@ -100,6 +101,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "%s: the appliance serves at %s (started in %v)\n", program, a.URL, a.Started.Round(time.Millisecond))
 		return command(ctx, a, flags.Args(), stdin, stdout, stderr)
 	})
+}
+
+// maxUpload is the limit without the flag, in bytes: what the variable says,
+// or so little that a test can send more.
+func maxUpload(variable string) int64 {
+	if n, err := strconv.ParseInt(variable, 10, 64); err == nil && n > 0 {
+		return n
+	}
+	return 64 << 20
 }
 
 // with runs do beside an appliance. The first of do's error and that of the
