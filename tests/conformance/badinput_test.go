@@ -177,7 +177,7 @@ func badFiles() []bad {
 		bad{name: "file: name with NUL", parts: []part{file("a\x00.wav", noSound)}, status: 400},
 		bad{name: "file: WAV of 0 samples", parts: []part{file("a.wav", wavHead(1, 0))}, status: 400, param: "file", silent: true},
 		bad{name: "translation: text", path: translations, parts: []part{file("a.mp3", noSound)}, status: 400, param: "file"},
-		bad{name: "original: text", path: original, parts: []part{audio("a.mp3", noSound)}, status: 415},
+		bad{name: "original: text", path: original, parts: []part{audio("a.mp3", noSound)}, status: 400},
 		bad{name: "live: empty", path: live, parts: []part{audio("a.webm", "")}, status: 400},
 		bad{name: "stream: text", parts: []part{field("stream", "true"), file("a.mp3", noSound)}, status: 400, param: "file"},
 	)
