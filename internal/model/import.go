@@ -42,7 +42,7 @@ type ImportOptions struct {
 type Result struct {
 	Name     string   `json:"name"`
 	File     string   `json:"file"`
-	Source   string   `json:"source"`            // address or path it came from; "" where it was there already
+	Source   string   `json:"source,omitempty"`  // address or path it came from; "" where it was there already
 	Resumed  int64    `json:"resumed,omitempty"` // bytes that an earlier attempt had brought
 	Report   Report   `json:"report"`
 	Warnings []string `json:"warnings,omitempty"` // what to think of, in sentences

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"path/filepath"
@@ -127,11 +128,17 @@ func TestInspectRefuses(t *testing.T) {
 		"a model's own text": {func([]byte) []byte { return []byte("version https://git-lfs") }, "it begins with"},
 	} {
 		data := c.spoil(slices.Clone(good))
-		_, err := Inspect(write(t, filepath.Join(t.TempDir(), "ggml-x.bin"), data))
-		f := wantFault(t, err, fault.BadInput, "bad_model_file")
-		if !strings.Contains(f.Error(), c.says) {
-			t.Errorf("%s: %q does not say %q", name, f.Error(), c.says)
+		_, err := inspect(&cursor{r: bytes.NewReader(data), size: int64(len(data))})
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: the error is %v and has to say %q", name, err, c.says)
 		}
+	}
+}
+
+func TestInspectNamesTheFile(t *testing.T) {
+	_, err := Inspect(write(t, filepath.Join(t.TempDir(), "ggml-x.bin"), vadFile()[:5000]))
+	if f := wantFault(t, err, fault.BadInput, "bad_model_file"); !strings.HasPrefix(f.Message, "ggml-x.bin is not") {
+		t.Errorf("%q", f.Message)
 	}
 }
 

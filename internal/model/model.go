@@ -19,7 +19,6 @@
 package model
 
 import (
-	"regexp"
 	"strings"
 
 	"whisper-appliance/internal/fault"
@@ -59,7 +58,10 @@ func nameOf(file string) (string, bool) {
 
 // validName keeps a name that came from outside from being a path.
 func validName(name string) bool {
-	return len(name) <= 100 && regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`).MatchString(name)
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return name != "" && len(name) <= 100 &&
+		strings.Contains(letters, name[:1]) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(letters+"._-", r) })
 }
 
 // canonical is the plain name behind an alias, a file name or another spelling

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -263,5 +264,31 @@ func TestStatOfOddNames(t *testing.T) {
 	defer cmd.Process.Kill()
 	if s, parent := stat(cmd.Process.Pid); s == 'Z' || s == 0 || parent != os.Getpid() {
 		t.Errorf("state %c, parent %s; want ours, %d", s, strconv.Itoa(parent), os.Getpid())
+	}
+}
+
+func TestEngineAndUnload(t *testing.T) {
+	answer, asked := `{"build":{"version":"0.1.0","commit":"abc"}}`, ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization")
+		io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	a := &Appliance{URL: server.URL, Key: "k", AdminKey: "ak"}
+	check := func(want, door string) {
+		t.Helper()
+		if got, err := a.Engine(t.Context()); err != nil || got != want || asked != door {
+			t.Errorf("Engine = %q, %v by %s; want %q by %s", got, err, asked, want, door)
+		}
+	}
+	check("whisper-appliance 0.1.0 (abc)", "GET /api/status Bearer k")
+	answer = `{"build":{"version":"0.1.0","commit":"abc"},"engine":{"whisper":"1.9","backend":"CPU (x)"}}`
+	check("whisper-appliance 0.1.0 (abc), whisper.cpp 1.9 on CPU (x)", "GET /api/status Bearer k")
+	if err := a.Unload(t.Context()); err != nil || asked != "POST /api/v1/engine/unload Bearer ak" {
+		t.Errorf("Unload: %v by %s", err, asked)
+	}
+	server.Close()
+	if err := a.Unload(t.Context()); err == nil {
+		t.Error("Unload without a server succeeded")
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // Engine describes the build and its engine in a line, "whisper-appliance
-// 0.1.0, whisper.cpp 1.9.5 on CPU (haswell)". The engine's part is missing
+// 0.1.0 (e6e80422e2b1), whisper.cpp 1.9.5 on CPU (haswell)". The engine's part is missing
 // while none runs.
 func (a *Appliance) Engine(ctx context.Context) (string, error) {
 	answer, err := clips.Do(ctx, http.MethodGet, a.URL+"/api/status", a.Key, "", nil)
@@ -26,7 +26,7 @@ func (a *Appliance) Engine(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(answer, &status); err != nil {
 		return "", fmt.Errorf("ask for the status: %w", err)
 	}
-	line := "whisper-appliance " + status.Build.Version
+	line := fmt.Sprintf("whisper-appliance %s (%s)", status.Build.Version, status.Build.Commit)
 	if status.Engine != nil {
 		line += fmt.Sprintf(", whisper.cpp %s on %s", status.Engine.Whisper, status.Engine.Backend)
 	}
