@@ -11,7 +11,8 @@
 # header and library always come from one and the same version.
 set -eu
 
-dir=$1 lock=$2
+# apt takes a relative path for one below its own directories.
+dir=$(realpath -m "$1") lock=$(realpath -m "$2")
 suite=forky
 packages='libwhisper1 libwhisper-dev libggml0 libggml-dev libc6 libstdc++6 libgcc-s1 libgomp1'
 arch=$(dpkg --print-architecture)
@@ -32,6 +33,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
 # The mirror is the one that this machine uses for Debian itself.
+# shellcheck disable=SC1091 # not ours
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 mirror=$(apt-get update --print-uris | sed -n "s,^'\(.*\)/dists/$codename/InRelease'.*,\1,p" | head -n 1)
 if [ -z "$mirror" ]; then

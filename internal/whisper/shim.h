@@ -2,6 +2,7 @@
 // they share a struct that lives in C's memory.
 #pragma once
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "ggml-backend.h"

@@ -8,6 +8,7 @@ import "C"
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -28,10 +29,13 @@ func (m *model) Info() engine.Model {
 	}
 }
 
-// Close gives the memory back.
+// Close gives the memory back, to the system and not only to C's heap: an
+// idle engine should be small.
 func (m *model) Close() {
 	C.whisper_free_state(m.state)
 	C.whisper_free(m.ctx)
+	C.malloc_trim(0)
+	debug.FreeOSMemory()
 }
 
 // shortest is what whisper.cpp decodes at all; a shorter window is filled up
