@@ -3,6 +3,5 @@
 # usage: loader.sh LIB PROGRAM ARGS…
 lib=$1
 shift
-for loader in "$lib"/ld-linux-*.so.*; do
-	exec "$loader" --library-path "$lib" "$@"
-done
+loader=$(echo "$lib"/ld-linux-*.so.*) # there is one
+exec "$loader" --library-path "$lib" "$@"

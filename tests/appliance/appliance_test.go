@@ -268,7 +268,7 @@ func TestStatOfOddNames(t *testing.T) {
 }
 
 func TestEngineAndUnload(t *testing.T) {
-	answer, asked := `{"build":{"version":"0.1.0","commit":"abc"}}`, ""
+	answer, asked := `{"build":{"version":"9.8.7","commit":"abc"}}`, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization")
 		io.WriteString(w, answer)
@@ -281,9 +281,9 @@ func TestEngineAndUnload(t *testing.T) {
 			t.Errorf("Engine = %q, %v by %s; want %q by %s", got, err, asked, want, door)
 		}
 	}
-	check("whisper-appliance 0.1.0 (abc)", "GET /api/status Bearer k")
-	answer = `{"build":{"version":"0.1.0","commit":"abc"},"engine":{"whisper":"1.9","backend":"CPU (x)"}}`
-	check("whisper-appliance 0.1.0 (abc), whisper.cpp 1.9 on CPU (x)", "GET /api/status Bearer k")
+	check("whisper-appliance 9.8.7 (abc)", "GET /api/status Bearer k")
+	answer = `{"build":{"version":"9.8.7","commit":"abc"},"engine":{"whisper":"1.9","backend":"CPU (x)"}}`
+	check("whisper-appliance 9.8.7 (abc), whisper.cpp 1.9 on CPU (x)", "GET /api/status Bearer k")
 	if err := a.Unload(t.Context()); err != nil || asked != "POST /api/v1/engine/unload Bearer ak" {
 		t.Errorf("Unload: %v by %s", err, asked)
 	}

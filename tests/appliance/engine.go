@@ -12,7 +12,7 @@ import (
 )
 
 // Engine describes the build and its engine in a line, "whisper-appliance
-// 0.1.0 (e6e80422e2b1), whisper.cpp 1.9.5 on CPU (haswell)". The engine's part is missing
+// 9.8.7 (e6e80422e2b1), whisper.cpp 1.9.5 on CPU (haswell)". The engine's part is missing
 // while none runs.
 func (a *Appliance) Engine(ctx context.Context) (string, error) {
 	answer, err := clips.Do(ctx, http.MethodGet, a.URL+"/api/status", a.Key, "", nil)

@@ -32,6 +32,7 @@ fi
 command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: apt install mmdebstrap"
 
 # The mirror is the one that this machine uses for Debian itself.
+# shellcheck disable=SC1091 # not ours
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 mirror=$(apt-get update --print-uris | sed -n "s,^'\(.*\)/dists/$codename/InRelease'.*,\1,p" | head -n 1)
 [ -n "$mirror" ] || die "found no Debian mirror for $codename in apt's configuration (apt-get update --print-uris)"
@@ -51,6 +52,7 @@ mmdebstrap --quiet --mode=root --variant=minbase --include=whisper.cpp-tools \
 	--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
 	"$suite" "$work/root" "deb [signed-by=$keyring] $mirror $suite main" >&2
 
+# shellcheck disable=SC2016 # dpkg-query expands it
 chroot "$work/root" dpkg-query -W -f '${Package} ${Version}\n' >"$work/root/versions"
 chmod 755 "$work/root"
 rm -rf "$dir"

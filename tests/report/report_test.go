@@ -52,7 +52,7 @@ func TestReport(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(root, "docs", "results"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := New(t.Context(), root, "Speed", "ours 0.1.0 of today", "peer 1.9.5")
+	r := New(t.Context(), root, "Speed", "ours 9.8.7 of today", "peer 1.9.5")
 	r.Table(func(row func(...any)) {
 		row("clip", "ms")
 		row("a long name", 12)
@@ -67,7 +67,7 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Speed\n\n", "\ndate       20", "\ncommit     unknown\n", "\nprocessor  ", " threads\n",
-		"\nours       0.1.0 of today\n", "\nclip         ms\na long name  12\nb\n",
+		"\nours       9.8.7 of today\n", "\nclip         ms\na long name  12\nb\n",
 	} {
 		if !strings.Contains("\n"+r.String(), want) {
 			t.Errorf("no %q in:\n%s", want, r)
