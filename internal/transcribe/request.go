@@ -75,7 +75,16 @@ func FindModel(models *model.Store, name string) (Model, error) {
 		return Model{}, err
 	}
 	info, err := model.Inspect(path)
-	return Model{Name: name, File: file, Multilingual: info.Multilingual}, err
+	if err != nil { // the caller is not to blame for a file that lies here
+		return Model{}, damaged(name, err)
+	}
+	return Model{Name: name, File: file, Multilingual: info.Multilingual}, nil
+}
+
+// damaged is a model file that is here and cannot be used.
+func damaged(name string, err error) error {
+	return fault.New(fault.Unavailable, "model_damaged", "the model %s cannot be loaded", name).Because(err).
+		Try("`whisper-appliance models verify %s` says what is wrong with it; then remove and fetch it anew", name)
 }
 
 // language is the code for the engine; "" has it detect the language.

@@ -225,8 +225,7 @@ func describe(ctx context.Context, err error, job Job, i int, w audio.Window) er
 		return fault.New(fault.Unavailable, "model_not_installed", "the model %s is not installed", job.Model).
 			Try("whisper-appliance models pull %s", job.Model).Because(err)
 	case engine.CodeBadModel:
-		return fault.New(fault.Unavailable, "model_damaged", "the model %s cannot be loaded", job.Model).
-			Try("whisper-appliance models verify %s, then rm and pull it anew", job.Model).Because(err)
+		return damaged(job.Model, err)
 	case engine.CodeNoMemory:
 		return fault.New(fault.Unavailable, "no_memory", "there is not enough memory for the model %s", job.Model).
 			Try("use a smaller model or give the machine more memory").Because(err)
