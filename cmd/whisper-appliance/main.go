@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if ctx.Err() != nil && err != nil {
-		err = fault.New(fault.Canceled, "cancelled", "cancelled")
+		err = fault.New(fault.Canceled, "canceled", "cancelled")
 	}
 	return a.exitCode(err)
 }

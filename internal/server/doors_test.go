@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -291,75 +290,6 @@ func TestEngineStatus(t *testing.T) {
 	srv := r.start(t)
 	do(t, "GET", srv.URL+"/health", nil).want(t, 200, `"model_loaded":true`)
 	do(t, "GET", srv.URL+"/api/status", nil).want(t, 200, `"model_loaded":true`, `"whisper":"1.9.5"`)
-}
-
-// doorList is every door that the OpenAPI document must have, and no other.
-func doorList() map[string][]string {
-	return map[string][]string{
-		"/v1/audio/transcriptions": {"POST"}, "/v1/audio/translations": {"POST"},
-		"/v1/models": {"GET"}, "/v1/models/{model}": {"GET"},
-		"/transcribe": {"POST"}, "/api/transcribe-live": {"POST"}, "/api/status": {"GET"},
-		"/health": {"GET"}, "/livez": {"GET"}, "/readyz": {"GET"},
-		"/api/v1/transcriptions": {"POST"}, "/api/v1/models/current": {"PUT"}, "/api/v1/engine/unload": {"POST"},
-	}
-}
-
-func TestOpenAPI(t *testing.T) {
-	r := newRig(t, talks)
-	srv := r.start(t)
-	var doc struct {
-		OpenAPI string
-		Paths   map[string]map[string]struct {
-			RequestBody struct {
-				Content map[string]struct {
-					Schema struct {
-						Properties map[string]struct{ Format, Description string }
-						Required   []string
-					}
-				}
-			}
-		}
-	}
-	a := do(t, "GET", srv.URL+"/openapi.json", nil)
-	a.want(t, 200)
-	if err := json.Unmarshal([]byte(a.body), &doc); err != nil || !strings.HasPrefix(doc.OpenAPI, "3.1") {
-		t.Fatalf("version %q, %v", doc.OpenAPI, err)
-	}
-	documented := map[string][]string{}
-	for path, methods := range doc.Paths {
-		for m := range methods {
-			documented[path] = append(documented[path], strings.ToUpper(m))
-		}
-	}
-	if want := doorList(); fmt.Sprint(documented) != fmt.Sprint(want) {
-		t.Errorf("documented %v\nwant       %v", documented, want)
-	}
-	for path, methods := range documented {
-		// The router says what it really has.
-		allow := do(t, "OPTIONS", srv.URL+strings.ReplaceAll(path, "{model}", "x"), nil).header.Get("Allow")
-		if want := strings.Join(append(methods, "OPTIONS"), ", "); sorted(allow) != sorted(want) {
-			t.Errorf("%s allows %q, documented is %q", path, allow, want)
-		}
-	}
-	for path, f := range map[string]form{"/v1/audio/transcriptions": transcriptionForm, "/v1/audio/translations": translationForm,
-		"/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {
-		schema := doc.Paths[path]["post"].RequestBody.Content["multipart/form-data"].Schema
-		if schema.Properties[f.file].Format != "binary" || !slices.Contains(schema.Required, f.file) {
-			t.Errorf("%s does not document its recording: %+v", path, schema)
-		}
-		for _, field := range f.fields {
-			if schema.Properties[field].Description == "" {
-				t.Errorf("%s does not document %s", path, field)
-			}
-		}
-	}
-}
-
-// sorted is a comma separated list in order.
-func sorted(list string) string {
-	items := strings.Split(list, ", ")
-	slices.Sort(items)
-	return strings.Join(items, " ")
 }
 
 func TestNoSuchDoor(t *testing.T) {

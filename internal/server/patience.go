@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"io"
 	"net/http"
 	"time"
 )
@@ -15,6 +16,17 @@ func (s *Server) stall() time.Duration { return cmp.Or(s.Stall, defaultStall) }
 // allowRead gives a slow client time for its next bytes, but not for ever.
 func (s *Server) allowRead(w http.ResponseWriter) {
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.stall())) //nolint:errcheck // a writer without deadlines has none to miss
+}
+
+// patientBody gives the client time for each piece of the body.
+type patientBody struct {
+	io.ReadCloser
+	allow func()
+}
+
+func (p *patientBody) Read(b []byte) (int, error) {
+	p.allow()
+	return p.ReadCloser.Read(b)
 }
 
 // bodyIsIn lifts allowRead's limit. net/http goes on reading, to learn when
@@ -42,6 +54,13 @@ func (s *Server) patient(w http.ResponseWriter) *patientWriter {
 func (p *patientWriter) limit() (end func()) {
 	p.rc.SetWriteDeadline(time.Now().Add(p.stall)) //nolint:errcheck // a writer without deadlines has none to miss
 	return p.unlimited
+}
+
+// limitRest leaves a limit for what is buffered when the request ends. Before
+// net/http writes that, it may wait for the rest of the body, as long as
+// allowRead allows. The connection's next request lifts the limit.
+func (p *patientWriter) limitRest() {
+	p.rc.SetWriteDeadline(time.Now().Add(2 * p.stall)) //nolint:errcheck // the same
 }
 
 func (p *patientWriter) unlimited() {

@@ -87,14 +87,18 @@ func (d toneDecoder) Decode(ctx context.Context, f *os.File, l decode.Limits, si
 
 // sound is stretches of tone (positive seconds) and silence (negative ones).
 func sound(seconds ...int) []byte {
-	var b []byte
+	const period = 40 // samples
+	var wave, b []byte
+	for i := range period {
+		v := float32(0.3 * math.Sin(2*math.Pi*float64(i)/period))
+		wave = binary.LittleEndian.AppendUint32(wave, math.Float32bits(v))
+	}
 	for _, s := range seconds {
-		for i := range max(s, -s) * engine.SampleRate {
-			v := float32(0)
-			if s > 0 {
-				v = float32(0.3 * math.Sin(2*math.Pi*440*float64(i)/engine.SampleRate))
-			}
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		periods := max(s, -s) * engine.SampleRate / period
+		if s > 0 {
+			b = append(b, bytes.Repeat(wave, periods)...)
+		} else {
+			b = append(b, make([]byte, periods*len(wave))...)
 		}
 	}
 	return b
@@ -134,6 +138,13 @@ type rig struct {
 func newRig(t *testing.T, answer engineFunc) *rig {
 	t.Helper()
 	noLeaks(t)
+	return oneOfMany(t, answer)
+}
+
+// oneOfMany is newRig for tests that run beside others, whose goroutines and
+// descriptors cannot be told apart.
+func oneOfMany(t *testing.T, answer engineFunc) *rig {
+	t.Helper()
 	dir := t.TempDir()
 	r := &rig{conf: config.Default(), engine: &fakeEngine{answer: answer}, saved: map[string]string{}}
 	r.conf.Models.Default = "tiny"
@@ -201,7 +212,7 @@ func descriptors(t *testing.T) int {
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) bool {
 	t.Helper()
-	for limit := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for limit := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Errorf("%s never came", what)
 			return false

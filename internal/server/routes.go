@@ -246,7 +246,7 @@ func (s *Server) afterwards(w *patientWriter, r *http.Request) {
 		}
 		s.writeError(w, r, err)
 	}
-	w.limit() // for what is still buffered; the next request lifts it
+	w.limitRest()
 }
 
 // redirected sends pages that another machine asks for by plain HTTP to HTTPS,

@@ -64,11 +64,15 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	if r.ContentLength > limit+maxSlack {
 		return nil, s.tooLarge(f.file)
 	}
-	parts, err := multipartReader(r)
+	// A copy of the request has the bounded body: net/http looks at its own to
+	// see whether some of it was left, and then gives the client time to read
+	// why before it resets the connection.
+	bounded := *r
+	bounded.Body = &patientBody{http.MaxBytesReader(w, r.Body, limit+maxSlack), func() { s.allowRead(w) }}
+	parts, err := multipartReader(&bounded)
 	if err != nil {
 		return nil, err
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, limit+maxSlack)
 	u = &upload{fields: map[string][]string{}}
 	defer func() {
 		if err != nil {
@@ -77,9 +81,8 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 		}
 	}()
 	for n := 0; ; n++ {
-		s.allowRead(w)
 		part, err := parts.NextPart()
-		if err == io.EOF { // a wrapped one is a form that was cut off
+		if err == io.EOF { // wrapped, it means a form that was cut off
 			break
 		}
 		if err != nil {
@@ -88,7 +91,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 		if n == maxParts {
 			return u, fault.New(fault.BadInput, "too_many_fields", "the form has more than %d fields", maxParts)
 		}
-		if err := s.part(w, u, f, part, limit); err != nil {
+		if err := s.part(u, f, part, limit); err != nil {
 			return u, err
 		}
 	}
@@ -97,8 +100,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	}
 	// Only when the body has been read to its end does net/http notice that
 	// the client hangs up.
-	s.allowRead(w)
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+	if _, err := io.Copy(io.Discard, bounded.Body); err != nil {
 		return u, s.readFault(err, f.file)
 	}
 	bodyIsIn(w)
@@ -137,10 +139,10 @@ func multipartReader(r *http.Request) (*multipart.Reader, error) {
 }
 
 // part takes one field or file.
-func (s *Server) part(w http.ResponseWriter, u *upload, f form, part *multipart.Part, limit int64) error {
+func (s *Server) part(u *upload, f form, part *multipart.Part, limit int64) error {
 	name := part.FormName()
 	if name == f.file {
-		return s.spool(w, u, part, limit, name)
+		return s.spool(u, part, limit, name)
 	}
 	if !slices.Contains(f.fields, name) {
 		return unknownField(name, append([]string{f.file}, f.fields...))
@@ -176,7 +178,7 @@ func unknownField(name string, known []string) error {
 
 // spool streams a part to a file without a name. Its mode lets others read:
 // the decoder, a user of its own, opens it again through its descriptor.
-func (s *Server) spool(w http.ResponseWriter, u *upload, part *multipart.Part, limit int64, field string) error {
+func (s *Server) spool(u *upload, part *multipart.Part, limit int64, field string) error {
 	if u.file != nil {
 		return fault.New(fault.BadInput, "repeated_field", "two recordings were sent").On(field).Try("send one recording a request")
 	}
@@ -191,7 +193,7 @@ func (s *Server) spool(w http.ResponseWriter, u *upload, part *multipart.Part, l
 	if err := file.Chmod(0o444); err != nil {
 		return fmt.Errorf("open the upload to the decoder: %w", err)
 	}
-	src := &progressReader{r: part, before: func() { s.allowRead(w) }}
+	src := &source{r: part}
 	u.size, err = io.Copy(file, io.LimitReader(src, limit+1))
 	switch {
 	case src.err != nil:
@@ -204,18 +206,16 @@ func (s *Server) spool(w http.ResponseWriter, u *upload, part *multipart.Part, l
 	return nil
 }
 
-// progressReader tells an error of reading from one of writing.
-type progressReader struct {
-	r      io.Reader
-	before func()
-	err    error
+// source tells an error of reading from one of writing.
+type source struct {
+	r   io.Reader
+	err error
 }
 
-func (p *progressReader) Read(b []byte) (int, error) {
-	p.before()
-	n, err := p.r.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) {
-		p.err = err
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.r.Read(b)
+	if err != nil && err != io.EOF {
+		s.err = err
 	}
 	return n, err
 }
