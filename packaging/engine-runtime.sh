@@ -4,7 +4,7 @@
 # usage: engine-runtime.sh DIR LOCK
 #
 # DIR gets lib/ (libraries, loader, backends/), include/ and doc/ (copyright
-# files). LOCK records what was taken, one line a package: name, version,
+# files), script (the digest of the script that made it). LOCK records what was taken, one line a package: name, version,
 # architecture, SHA-256. apt checks the archive's signatures; the digests are
 # compared with LOCK on top. When the suite has moved on from LOCK, this warns,
 # builds from what the suite has and writes LOCK anew: commit it or not, but
@@ -18,28 +18,21 @@ packages='libwhisper1 libwhisper-dev libggml0 libggml-dev libc6 libstdc++6 libgc
 arch=$(dpkg --print-architecture)
 case $arch in
 amd64) triplet=x86_64-linux-gnu loader=ld-linux-x86-64.so.2 ;;
-arm64) triplet=aarch64-linux-gnu loader=ld-linux-aarch64.so.1 ;;
-*) echo "engine-runtime: no engine runtime for $arch: amd64 and arm64 are supported" >&2; exit 1 ;;
+*) echo "engine-runtime: there is no engine runtime for $arch yet: only amd64 has a lock, and only it was tried" >&2; exit 1 ;;
 esac
 
 say() { echo "engine-runtime: $*" >&2; }
 
-if [ -f "$lock" ] && cmp -s "$lock" "$dir/lock"; then
-	exit 0 # what is there is what the lock names
+script=$(sha256sum <"$0" | cut -d' ' -f1)
+if [ -f "$lock" ] && cmp -s "$lock" "$dir/lock" && [ "$script" = "$(cat "$dir/script" 2>/dev/null)" ]; then
+	exit 0 # what is there is what the lock names, and as this script makes it
 fi
 
 work=$(mktemp -d "$(dirname "$dir")/engine-runtime.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# The mirror is the one that this machine uses for Debian itself.
-# shellcheck disable=SC1091 # not ours
-codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mirror=$(apt-get update --print-uris | sed -n "s,^'\(.*\)/dists/$codename/InRelease'.*,\1,p" | head -n 1)
-if [ -z "$mirror" ]; then
-	say "found no Debian mirror for $codename in apt's configuration (apt-get update --print-uris)"
-	exit 1
-fi
+mirror=$("$(dirname "$0")/mirror.sh")
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 if [ ! -r "$keyring" ]; then
 	say "$keyring is missing: apt install debian-archive-keyring"
@@ -120,6 +113,7 @@ for f in "$out"/lib/*.so.* "$out"/lib/backends/*.so; do
 	done
 done
 
+echo "$script" >"$out/script"
 cp "$work/lock" "$out/lock"
 rm -rf "$dir"
 mv "$out" "$dir"

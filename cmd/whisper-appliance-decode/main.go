@@ -9,7 +9,7 @@
 // file. It writes to the socket or to standard output alone.
 //
 // Exit codes: 0 done, or the client was told what is wrong; 1 not done;
-// 2 wrong usage; 69 ffmpeg is not installed.
+// 64 wrong usage; 69 ffmpeg is not installed.
 package main
 
 import (
@@ -36,7 +36,7 @@ const program = "whisper-appliance-decode"
 const (
 	exitOK          = 0
 	exitError       = 1
-	exitUsage       = 2
+	exitUsage       = 64
 	exitUnavailable = 69
 )
 
@@ -94,6 +94,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	case err != nil:
 		return o, errUsage
+	case f.NArg() == 1 && f.Arg(0) == "version":
+		o.version = true
 	case f.NArg() > 0:
 		fmt.Fprintf(stderr, "%s takes no arguments but flags: %q\n", program, f.Args())
 		return o, errUsage

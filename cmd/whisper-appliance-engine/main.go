@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return errUsage
 	}
-	if *show {
+	if *show || flags.Arg(0) == "version" {
 		fmt.Fprintln(stdout, version.Line(program))
 		return nil
 	}

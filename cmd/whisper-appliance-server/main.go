@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"whisper-appliance/internal/fault"
@@ -18,7 +19,8 @@ import (
 
 const program = "whisper-appliance-server"
 
-// Exit codes. A unit does not restart on 64 and 78: doing it again changes nothing.
+// Exit codes. A unit does not restart on 64 and 78: doing it again changes
+// nothing. Whatever may pass by itself is 1.
 const (
 	exitOK     = 0
 	exitError  = 1
@@ -48,10 +50,17 @@ func exitCode(err error, stderr io.Writer) int {
 	if hint := fault.Hint(err); hint != "" {
 		fmt.Fprintf(stderr, "try: %s\n", hint)
 	}
-	if errors.Is(err, errConfig) {
+	if lasting(err) {
 		return exitConfig
 	}
 	return exitError
+}
+
+// lasting reports whether err stays until somebody changes a setting or a file
+// that one names. A full disk or a busy port passes.
+func lasting(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f) && (f.Code == "bad_config" || f.Code == "bad_path" || strings.HasPrefix(f.Code, "tls_"))
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,9 +25,6 @@ import (
 	"whisper-appliance/internal/version"
 )
 
-// errConfig marks what a restart would not change.
-var errConfig = errors.New("configuration")
-
 // drainLimit is how long a stop waits for requests under way.
 const drainLimit = 30 * time.Second
 
@@ -36,7 +32,7 @@ const drainLimit = 30 * time.Second
 func serve(ctx context.Context, listen string, stderr io.Writer) error {
 	p, settings, log, err := prepare(listen, stderr)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errConfig, err)
+		return err
 	}
 	c := settings.Current()
 	parts, err := appliance.New(p, c, log, stderr)
@@ -44,22 +40,22 @@ func serve(ctx context.Context, listen string, stderr io.Writer) error {
 		return err
 	}
 	certs := &cert.Manager{Dir: p.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
-	event, err := certs.Refresh(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errConfig, err)
+	if err := firstCertificate(ctx, certs, log); err != nil {
+		return err
 	}
-	logCertificate(log, event)
-	listeners, err := open(p, c, certs)
+	doors, err := open(p, c, certs)
 	if err != nil {
 		return err
 	}
 	s := &server.Server{
 		Config: settings.Current, SaveSetting: settings.Save,
-		Service: parts.Service, Engine: parts.Engine, EngineRunning: parts.EngineRunning, Models: parts.Models,
+		Service: parts.Service, Models: parts.Models,
+		Engine: parts.Engine, EngineRunning: parts.EngineRunning, EngineDown: parts.EngineDown,
 		Keys:  auth.NewKeyring(cmp.Or(c.Auth.KeysFile, p.Keys), log),
 		Spool: p.Spool, Programs: appliance.Programs(p), Log: log,
+		TLSReady: func() bool { return certs.Fingerprint() != "" },
 	}
-	return runAll(ctx, s, parts, certs, c, log, listeners)
+	return runAll(ctx, s, parts, certs, c, log, doors)
 }
 
 // prepare finds the paths and the settings and makes the directories.
@@ -73,18 +69,18 @@ func prepare(listen string, stderr io.Writer) (paths.Paths, *appliance.Settings,
 	if listen != "" {
 		from.Flags = []config.Flag{{Name: "listen", Key: "server.listen", Text: listen}}
 	}
-	var level slog.LevelVar
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: &level}))
+	// The settings say how to log, and log themselves when they change.
+	c, _, err := config.Load(from)
+	if err != nil {
+		return p, nil, nil, err
+	}
+	log, err := newLogger(stderr, c.Log, os.Getenv("JOURNAL_STREAM"))
+	if err != nil {
+		return p, nil, nil, err
+	}
 	settings, err := appliance.LoadSettings(from, log)
 	if err != nil {
 		return p, nil, log, err
-	}
-	c := settings.Current()
-	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
-		return p, nil, log, err
-	}
-	if c.Log.Format == "json" {
-		log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: &level}))
 	}
 	for _, note := range settings.Report().Notes {
 		log.Warn("setting has no effect", "note", note)
@@ -94,7 +90,7 @@ func prepare(listen string, stderr io.Writer) (paths.Paths, *appliance.Settings,
 
 // runAll runs what lives as long as the server, and ends it when one ends.
 func runAll(ctx context.Context, s *server.Server, parts *appliance.Appliance, certs *cert.Manager,
-	c *config.Config, log *slog.Logger, listeners []net.Listener) error {
+	c *config.Config, log *slog.Logger, doors []*portmux.Listener) error {
 	// Engines outlive the requests that use them: they stop last.
 	engines, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -107,15 +103,7 @@ func runAll(ctx context.Context, s *server.Server, parts *appliance.Appliance, c
 	})
 	certCtx, stopCerts := context.WithCancel(ctx)
 	defer stopCerts()
-	wg.Go(func() {
-		certs.Run(certCtx, func(e cert.Event, err error) {
-			if err != nil {
-				log.Error("certificate not refreshed", "error", err, "hint", fault.Hint(err))
-				return
-			}
-			logCertificate(log, e)
-		})
-	})
+	wg.Go(func() { keepCertificate(certCtx, certs, log) })
 	if c.Models.Preload {
 		wg.Go(func() {
 			if err := parts.Preload(engines, c.Models.Default); err != nil && engines.Err() == nil {
@@ -123,18 +111,24 @@ func runAll(ctx context.Context, s *server.Server, parts *appliance.Appliance, c
 			}
 		})
 	}
-	for _, l := range listeners {
-		log.Info("serving", "address", l.Addr().String(), "version", version.Build().Version)
+	listeners := make([]net.Listener, len(doors))
+	for i, door := range doors {
+		listeners[i] = door
+		log.Info("serving", "address", door.Addr().String(), "version", version.Build().Version)
 	}
 	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
 	err := s.Serve(ctx, drainLimit, listeners...)
+	for _, door := range doors {
+		seen := door.Stats()
+		log.Info("door closed", "address", door.Addr().String(), "silent_clients", seen.Silent, "evicted_clients", seen.Evicted)
+	}
 	log.Info("stopped")
 	return err
 }
 
 // open makes the doors: the sockets handed down by systemd, or else the port
 // and the Unix socket that the settings name.
-func open(p paths.Paths, c *config.Config, certs *cert.Manager) ([]net.Listener, error) {
+func open(p paths.Paths, c *config.Config, certs *cert.Manager) ([]*portmux.Listener, error) {
 	inherited, err := systemd.Listeners()
 	if err != nil {
 		return nil, err
@@ -144,12 +138,12 @@ func open(p paths.Paths, c *config.Config, certs *cert.Manager) ([]net.Listener,
 			return nil, err
 		}
 	}
+	doors := make([]*portmux.Listener, len(inherited))
 	for i, l := range inherited {
-		mux := portmux.New(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.GetCertificate})
-		mux.MaxConns = c.Server.MaxConnections
-		inherited[i] = mux
+		doors[i] = portmux.New(l, certs.TLSConfig())
+		doors[i].MaxConns = c.Server.MaxConnections
 	}
-	return inherited, nil
+	return doors, nil
 }
 
 func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
@@ -182,6 +176,31 @@ func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
 
 // reserved are variables with our prefix that are no settings.
 func reserved() []string { return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY"} }
+
+// firstCertificate makes or reads the certificate before the doors open. Only
+// the administrator's own files and names end the server here, and only while
+// they give nothing that could be served. Where ours cannot be made, as on a
+// full disk, plain HTTP is served until it can: keepCertificate says why, and
+// tries again.
+func firstCertificate(ctx context.Context, certs *cert.Manager, log *slog.Logger) error {
+	event, err := certs.Refresh(ctx)
+	if err != nil && certs.Fingerprint() == "" && lasting(err) {
+		return err
+	}
+	logCertificate(log, event)
+	return nil
+}
+
+// keepCertificate renews it until ctx ends.
+func keepCertificate(ctx context.Context, certs *cert.Manager, log *slog.Logger) {
+	certs.Run(ctx, func(e cert.Event, err error) {
+		if err != nil {
+			log.Error("certificate not refreshed", "https", certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
+			return
+		}
+		logCertificate(log, e)
+	})
+}
 
 func logCertificate(log *slog.Logger, e cert.Event) {
 	if e.Change != cert.None {

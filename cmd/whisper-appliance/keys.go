@@ -65,9 +65,17 @@ func (a *app) addKey(name string, scopes []string) error {
 	if err := makeDir(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	if err := auth.Add(path, key); err != nil {
+	if err := auth.AddFor(a.paths.State, path, key); err != nil {
 		return err
 	}
+	if err := a.printKey(key, plaintext); err != nil {
+		return err
+	}
+	return auth.CheckReader(a.paths.State, path)
+}
+
+// printKey shows a new key, which was saved and cannot be shown again.
+func (a *app) printKey(key auth.Key, plaintext string) error {
 	if a.jsonOut {
 		return a.printJSON(struct {
 			auth.Key
@@ -76,8 +84,8 @@ func (a *app) addKey(name string, scopes []string) error {
 	}
 	// The key alone on standard output, so that a script can take it.
 	fmt.Fprintln(a.errOut, "This is the only time that the key is shown:")
-	fmt.Fprintln(a.out, plaintext)
-	return nil
+	_, err := fmt.Fprintln(a.out, plaintext)
+	return err
 }
 
 func keysListCommand(a *app) *cobra.Command {

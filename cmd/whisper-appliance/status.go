@@ -9,7 +9,7 @@ import (
 	"whisper-appliance/internal/fault"
 )
 
-// serverStatus is what of /api/status and /health the command shows.
+// serverStatus is what of /health the command shows.
 type serverStatus struct {
 	Status           string   `json:"status"`
 	Reasons          []string `json:"reasons,omitempty"`
@@ -35,7 +35,7 @@ func statusCommand(a *app) *cobra.Command {
 					Try("`systemctl start whisper-appliance`, or --url for one elsewhere")
 			}
 			var s serverStatus
-			if err := client.Get(c.Context(), "/health", &s); err != nil {
+			if err := client.Health(c.Context(), &s); err != nil {
 				return err
 			}
 			if a.jsonOut {

@@ -188,8 +188,53 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 	return json.NewDecoder(resp.Body).Decode(out)
 }
 
+// Health asks how the server is. Its answer is no fault when it is that
+// something is missing (503): out has it either way.
+func (c *Client) Health(ctx context.Context, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+"/health", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCutOff, err)
+	}
+	var health struct {
+		Status string `json:"status"`
+	}
+	if json.Unmarshal(data, &health) == nil && health.Status != "" {
+		return json.Unmarshal(data, out)
+	}
+	return c.refusal(resp, data)
+}
+
 // do sends req with the key; an answer that is no success comes back as a fault.
 func (c *Client) do(req *http.Request) (*http.Response, error) {
+	resp, err := c.send(req)
+	if err != nil || resp.StatusCode < 300 {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16)) // what there is of it
+	return nil, c.refusal(resp, data)
+}
+
+// refusal is an answer that is no success, as a fault with the server's words.
+func (c *Client) refusal(resp *http.Response, data []byte) error {
+	var e Error
+	if err := json.Unmarshal(data, &e); err != nil || e.Error == "" {
+		return fault.New(fault.Internal, "bad_answer", "the server at %s answered %s", c.Base, resp.Status)
+	}
+	return e.fault(resp.StatusCode)
+}
+
+// send sends req with the key.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if c.Key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.Key)
 	}
@@ -205,15 +250,7 @@ func (c *Client) do(req *http.Request) (*http.Response, error) {
 		return nil, fault.New(fault.Unavailable, "no_server", "the server at %s does not answer", c.Base).Because(err).
 			Try("is it running? `systemctl status whisper-appliance`")
 	}
-	if resp.StatusCode < 300 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	var e Error
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&e); err != nil || e.Error == "" {
-		return nil, fault.New(fault.Internal, "bad_answer", "the server at %s answered %s", c.Base, resp.Status)
-	}
-	return nil, e.fault(resp.StatusCode)
+	return resp, nil
 }
 
 // fault gives the server's words back their kind.

@@ -5,6 +5,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -47,7 +48,12 @@ func New(p paths.Paths, c *config.Config, log *slog.Logger, stderr io.Writer) (*
 		Decoder: &decode.Decoder{Program: decoderCommand(p, c)},
 		Spool:   p.Spool, Longest: c.Transcription.MaxDuration, Timeout: c.Decode.Timeout, Log: log,
 	}
+	a.Service.Stuck = a.launcher.Kill
 	socket, err := a.launcher.Listen()
+	if errors.Is(err, engine.ErrTaken) {
+		return nil, fault.New(fault.Conflict, "already_running", "another server works in %s", p.Run).
+			Try("stop it, or give this one a STATE_DIRECTORY of its own")
+	}
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "engine_socket", "the engine's socket %s cannot be made", p.EngineSocket).
 			Because(err).Try("see who owns %s", p.Run)
@@ -98,6 +104,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 
 // EngineRunning tells whether an engine runs now.
 func (a *Appliance) EngineRunning() bool { return a.launcher.PID() != 0 }
+
+// EngineDown is why no engine can be started, "" where none is known.
+func (a *Appliance) EngineDown() string { return a.launcher.Down() }
 
 // Preload has the engine read the model in use before anybody asks.
 func (a *Appliance) Preload(ctx context.Context, name string) error {

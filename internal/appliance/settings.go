@@ -20,7 +20,7 @@ type Settings struct {
 	current *config.Config
 	report  *config.Report
 	checked time.Time
-	seen    time.Time // settings.toml's modification time at the last reading
+	seen    os.FileInfo // of settings.toml at the last reading; nil where there was none
 }
 
 // recheck is how often settings.toml is looked at.
@@ -28,7 +28,7 @@ const recheck = 500 * time.Millisecond
 
 // LoadSettings reads all sources. The error is config.Load's.
 func LoadSettings(from config.Sources, log *slog.Logger) (*Settings, error) {
-	s := &Settings{sources: from, log: log, seen: modified(from.Settings)}
+	s := &Settings{sources: from, log: log, seen: stat(from.Settings)}
 	var err error
 	s.current, s.report, err = config.Load(from)
 	return s, err
@@ -65,11 +65,11 @@ func (s *Settings) Save(key, value string) error {
 
 // refresh reads everything anew when settings.toml has changed; mu is held.
 func (s *Settings) refresh() {
-	m := modified(s.sources.Settings)
-	if m.Equal(s.seen) {
+	now := stat(s.sources.Settings)
+	if same(now, s.seen) {
 		return
 	}
-	s.seen = m
+	s.seen = now
 	c, report, err := config.Load(s.sources)
 	if err != nil {
 		s.log.Error("changed settings are not taken over", "error", err)
@@ -78,11 +78,19 @@ func (s *Settings) refresh() {
 	s.current, s.report = c, report
 }
 
-// modified is a file's modification time, zero where there is none.
-func modified(path string) time.Time {
+// stat describes a file, nil where there is none.
+func stat(path string) os.FileInfo {
 	st, err := os.Stat(path)
 	if err != nil {
-		return time.Time{}
+		return nil
 	}
-	return st.ModTime()
+	return st
+}
+
+// same compares more than times: two saves may fall into one tick of the clock.
+func same(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

@@ -44,14 +44,15 @@ type Source interface {
 
 // decodeF32 turns f32le bytes into samples; len(b) is SampleSize*len(dst).
 // Samples that are no finite number become 0: one of them would make every
-// sum over the recording meaningless.
+// sum over the recording meaningless. Louder than full scale is cut to it, as
+// every player does with float files that were never normalised.
 func decodeF32(dst []float32, b []byte) {
 	for i := range dst {
 		bits := binary.LittleEndian.Uint32(b[i*SampleSize:])
 		if bits>>23&0xff == 0xff {
 			bits = 0
 		}
-		dst[i] = math.Float32frombits(bits)
+		dst[i] = max(-1, min(1, math.Float32frombits(bits)))
 	}
 }
 

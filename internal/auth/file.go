@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"whisper-appliance/internal/config"
@@ -60,14 +61,18 @@ func List(path string) ([]Key, error) {
 	return parse(path, data)
 }
 
-// Add puts k into the file at path, which is made with mode 0600 where there
-// is none. A name that is taken is a Conflict; a file that is broken is left
-// as it is.
-func Add(path string, k Key) error {
+// Add is AddFor whoever owns the file's directory.
+func Add(path string, k Key) error { return AddFor(filepath.Dir(path), path, k) }
+
+// AddFor puts k into the file at path. Where there is none it is made with mode
+// 0600 and, from root, the owner of home, the directory in which the server
+// keeps its state: the server runs as that user and has to read the file. A
+// name that is taken is a Conflict; a file that is broken is left as it is.
+func AddFor(home, path string, k Key) error {
 	if err := k.check(); err != nil {
 		return err
 	}
-	return edit(path, func(keys []Key) ([]Key, error) {
+	return edit(path, home, func(keys []Key) ([]Key, error) {
 		if slices.ContainsFunc(keys, func(other Key) bool { return other.Name == k.Name }) {
 			return nil, fault.New(fault.Conflict, "duplicate_name", "there is a key named %s already", k.Name).
 				On("name").Try("choose another name, or remove that key first")
@@ -79,7 +84,7 @@ func Add(path string, k Key) error {
 // Remove takes the key called name out of the file at path. A name that is not
 // there is NotFound.
 func Remove(path, name string) error {
-	return edit(path, func(keys []Key) ([]Key, error) {
+	return edit(path, filepath.Dir(path), func(keys []Key) ([]Key, error) {
 		rest := slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return k.Name == name })
 		if len(rest) == len(keys) {
 			return nil, fault.New(fault.NotFound, "unknown_key_name", "there is no key named %q", name).
@@ -89,8 +94,8 @@ func Remove(path, name string) error {
 	})
 }
 
-func edit(path string, change func([]Key) ([]Key, error)) error {
-	return config.Rewrite(path, 0o600, func(old []byte) ([]byte, error) {
+func edit(path, like string, change func([]Key) ([]Key, error)) error {
+	return config.Rewrite(path, 0o600, like, func(old []byte) ([]byte, error) {
 		keys, err := parse(path, old)
 		if err != nil {
 			return nil, err

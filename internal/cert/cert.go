@@ -9,8 +9,10 @@
 // as browsers allow: each new one breaks the exception that people stored, and
 // Apple's systems refuse server certificates of more than 825 days even when
 // their owner trusts them. (The 398 days that browsers ask for apply to public
-// authorities.) A renewal keeps the key, so that only the first start writes
-// two files, and a pair torn apart by a power cut is healed by signing again.
+// authorities.) A machine that comes and goes between networks keeps in it the
+// names and addresses it had, so that going back needs no new one. A renewal
+// keeps the key, so that only the first start writes two files, and a pair torn
+// apart by a power cut is healed by signing again.
 package cert
 
 import (

@@ -22,9 +22,13 @@ const lookupWait = 500 * time.Millisecond
 // identity is what a certificate has to cover.
 type identity struct {
 	common    string
-	names     []string     // lower case, sorted
-	addresses []netip.Addr // sorted
+	names     []string     // lower case; sorted, then those kept from before
+	addresses []netip.Addr // the same
 }
+
+// mostKept is how many names, and how many addresses, a certificate keeps of
+// those that its machine no longer has.
+const mostKept = 16
 
 // wanted collects the machine's names and addresses and the configured ones.
 func (m *Manager) wanted(ctx context.Context) (identity, error) {
@@ -81,6 +85,22 @@ func (id *identity) settle() {
 	}
 	slices.SortFunc(id.addresses, netip.Addr.Compare)
 	id.addresses = slices.Compact(id.addresses)
+}
+
+// keep adds what leaf covers beside it, the latest first: what was present when
+// leaf was made stands in front there. People stored an exception for each
+// certificate; one that follows a machine to and fro would be a new one at every
+// move. It is for settled identities.
+func (id *identity) keep(leaf *x509.Certificate) {
+	names := slices.DeleteFunc(slices.Clone(leaf.DNSNames), func(n string) bool { return slices.Contains(id.names, n) })
+	id.names = append(id.names, names[:min(len(names), mostKept)]...)
+	var addresses []netip.Addr
+	for _, ip := range leaf.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(id.addresses, a.Unmap()) {
+			addresses = append(addresses, a.Unmap())
+		}
+	}
+	id.addresses = append(id.addresses, addresses[:min(len(addresses), mostKept)]...)
 }
 
 // missing names the first thing that leaf does not cover, "" where it covers

@@ -88,6 +88,9 @@ func (m *Manager) renew(want identity) (Event, error) {
 		if reason = m.due(c.Leaf, want); reason == "" {
 			return m.adopt(c), nil
 		}
+		if m.aged(c.Leaf) == "" {
+			want.keep(c.Leaf)
+		}
 	}
 	key, err := m.key()
 	if err != nil {
@@ -142,6 +145,11 @@ func (m *Manager) due(leaf *x509.Certificate, want identity) string {
 	if missing := want.missing(leaf); missing != "" {
 		return missing + " was not in it"
 	}
+	return m.aged(leaf)
+}
+
+// aged says what the clock has against a certificate, "" where nothing.
+func (m *Manager) aged(leaf *x509.Certificate) string {
 	now, sane := m.now()
 	switch {
 	case !sane: // no reason to replace a good one

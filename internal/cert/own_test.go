@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -170,6 +171,59 @@ func TestRenewal(t *testing.T) {
 			refresh(t, m, None)
 			refresh(t, w.manager(dir), Loaded)
 		})
+	}
+}
+
+// A laptop between home and office needs one certificate for both, and people
+// who trusted it are not asked again.
+func TestGoingBackNeedsNoNewOne(t *testing.T) {
+	dir, w := t.TempDir(), newWorld()
+	m := w.manager(dir)
+	refresh(t, m, Created)
+	home, hosts := w.addresses, w.hosts
+	w.addresses, w.hosts = addrs("198.51.100.4"), []string{"box.office.example"}
+	both := refresh(t, m, Renewed)
+	for _, name := range []string{"192.0.2.7", "2001:db8::7", "198.51.100.4", "box.local", "box.office.example"} {
+		if !slices.Contains(both.Names, name) {
+			t.Errorf("%q lacks %s", both.Names, name)
+		}
+	}
+	if c := served(t, m).Leaf.Subject.CommonName; c != "box.office.example" {
+		t.Errorf("common name %q", c)
+	}
+	w.addresses, w.hosts = home, hosts
+	refresh(t, m, None)
+	refresh(t, w.manager(dir), Loaded)
+	w.now = w.now.Add(Lifetime)
+	if aged := refresh(t, m, Renewed); slices.Contains(aged.Names, "198.51.100.4") || slices.Contains(aged.Names, "box.office.example") {
+		t.Errorf("a renewal for age keeps what is gone: %q", aged.Names)
+	}
+	w.now, w.addresses = w.now.Add(Lifetime), addrs("203.0.113.1")
+	if aged := refresh(t, m, Renewed); slices.Contains(aged.Names, "192.0.2.7") {
+		t.Errorf("a renewal for age and address keeps what is gone: %q", aged.Names)
+	}
+}
+
+// What is kept of former networks is the latest, and has an end.
+func TestKeptHasAnEnd(t *testing.T) {
+	w := newWorld()
+	m := w.manager(t.TempDir())
+	refresh(t, m, Created)
+	for i := range 3 * mostKept {
+		w.addresses = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})}
+		w.hosts = []string{fmt.Sprintf("host%d", i)}
+		refresh(t, m, Renewed)
+	}
+	leaf := served(t, m).Leaf
+	if names, addresses := len(leaf.DNSNames), len(leaf.IPAddresses); names != mostKept+2 || addresses != mostKept+3 {
+		t.Errorf("%d names and %d addresses, want %d and %d", names, addresses, mostKept+2, mostKept+3)
+	}
+	last := 3*mostKept - 1
+	for i, want := range map[int]bool{last: true, last - 1: true, last - mostKept: true, last - mostKept - 1: false} {
+		address := fmt.Sprintf("198.51.100.%d", i)
+		if got := slices.Contains(namesOf(leaf), address); got != want {
+			t.Errorf("%s in it: %t, want %t", address, got, want)
+		}
 	}
 }
 

@@ -59,8 +59,8 @@ type Models struct {
 // Engine is the [engine] section.
 type Engine struct {
 	Threads    int           `toml:"threads" min:"0" max:"256" doc:"Threads that decode; 0 means as many as suit the machine."`
-	IdleUnload time.Duration `toml:"idle_unload" doc:"Give the model's memory back after so long without work; \"0s\" means never."`
-	IdleExit   time.Duration `toml:"idle_exit" doc:"End the engine's process after so long without work; \"0s\" means never."`
+	IdleUnload time.Duration `toml:"idle_unload" min:"1s" zero:"never" doc:"Give the model's memory back after so long without work; \"0s\" means never."`
+	IdleExit   time.Duration `toml:"idle_exit" min:"1s" zero:"never" doc:"End the engine's process after so long without work; \"0s\" means never."`
 	Device     string        `toml:"device" oneof:"cpu" doc:"What computes. This version knows the CPU alone, and picks the fastest code for it."`
 }
 
@@ -69,20 +69,20 @@ type Transcription struct {
 	Language    string        `toml:"language" check:"language" doc:"The language spoken, such as \"en\" or \"de\"; \"auto\" means that it is detected."`
 	BeamSize    int           `toml:"beam_size" min:"0" max:"8" doc:"Hypotheses kept by beam search; below 2 decoding is greedy."`
 	BestOf      int           `toml:"best_of" min:"1" max:"8" doc:"Candidates when a passage is tried again at a higher temperature."`
-	MaxDuration time.Duration `toml:"max_duration" min:"1" doc:"The longest recording taken."`
-	HeaderWait  time.Duration `toml:"header_wait" min:"1" doc:"Answers that take longer than this begin early and are kept alive, so that clients do not give up and send the file again."`
+	MaxDuration time.Duration `toml:"max_duration" min:"1s" doc:"The longest recording taken."`
+	HeaderWait  time.Duration `toml:"header_wait" min:"1s" doc:"Answers that take longer than this begin early and are kept alive, so that clients do not give up and send the file again."`
 }
 
 // Decode is the [decode] section.
 type Decode struct {
 	FFmpeg  string        `toml:"ffmpeg" check:"path" doc:"The ffmpeg program. Empty means the first one in PATH."`
-	Timeout time.Duration `toml:"timeout" min:"1" doc:"The longest that decoding one file may take."`
+	Timeout time.Duration `toml:"timeout" min:"1s" doc:"The longest that decoding one file may take."`
 }
 
 // Log is the [log] section.
 type Log struct {
 	Level  string `toml:"level" oneof:"debug info warn error" doc:"The least that is logged: debug, info, warn or error."`
-	Format string `toml:"format" oneof:"auto text json" doc:"text, json, or auto: text on a terminal, what the journal understands under systemd."`
+	Format string `toml:"format" oneof:"auto text json" doc:"text, json, or auto: text on a terminal, lines that the journal takes with their priority where systemd collects them. (The journal's own fields come with a later version.)"`
 }
 
 // Default is the settings of an appliance that nobody has told anything. It is

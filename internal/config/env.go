@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/agnivade/levenshtein"
 )
 
 // variablePrefix begins every variable of the appliance.
@@ -129,16 +127,4 @@ func levelWords(text string) (string, bool) {
 		level = "error"
 	}
 	return level, true
-}
-
-// nearest is the one of choices that given was probably meant to be, "" where
-// none is near.
-func nearest(given string, choices []string) string {
-	best, least := "", max(2, len(given)/3)+1
-	for _, choice := range choices {
-		if distance := levenshtein.ComputeDistance(given, choice); distance < least {
-			best, least = choice, distance
-		}
-	}
-	return best
 }

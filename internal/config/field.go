@@ -18,6 +18,7 @@ type field struct {
 	oneOf         []string // the values allowed; nil where they are not a list
 	check         string   // which check of check.go a string must pass
 	min, max      int64
+	zero          string        // what zero means where it is allowed below min; "" where it is not
 	value         reflect.Value // the field itself, settable
 }
 
@@ -57,14 +58,19 @@ func newField(section string, sf reflect.StructField, value reflect.Value) field
 		check:   sf.Tag.Get("check"),
 		min:     bound(sf, "min", 0),
 		max:     bound(sf, "max", 1<<62),
+		zero:    sf.Tag.Get("zero"),
 		value:   value,
 	}
 }
 
-// bound reads a limit from a tag. A test parses every tag there is.
+// bound reads a limit from a tag: a number, or a time with its unit. A test
+// parses every tag there is.
 func bound(sf reflect.StructField, tag string, otherwise int64) int64 {
 	if n, err := strconv.ParseInt(sf.Tag.Get(tag), 10, 64); err == nil {
 		return n
+	}
+	if d, err := time.ParseDuration(sf.Tag.Get(tag)); err == nil {
+		return int64(d)
 	}
 	return otherwise
 }
@@ -127,7 +133,9 @@ func (f field) parseBytes(raw any) (Bytes, bool) {
 	return n, ok && f.within(int64(n))
 }
 
-func (f field) within(n int64) bool { return n >= f.min && n <= f.max }
+func (f field) within(n int64) bool {
+	return n >= f.min && n <= f.max || n == 0 && f.zero != ""
+}
 
 // allows applies the field's rules to a string.
 func (f field) allows(s string) bool {
@@ -230,10 +238,7 @@ func (f field) want() string {
 	case Bytes:
 		return `a size above zero such as "4GiB", "100MB" or a number of bytes`
 	case time.Duration:
-		if f.min > 0 {
-			return `a time above zero with its unit, such as "15s", "10m" or "1h30m"`
-		}
-		return `a time with its unit, such as "0s", "10m" or "1h30m"`
+		return f.wantTime()
 	case []string:
 		return "a list, each item " + checkOf(f.check).want
 	case []netip.Prefix:
@@ -246,4 +251,12 @@ func (f field) want() string {
 		return "one of " + strings.Join(f.oneOf, ", ")
 	}
 	return checkOf(f.check).want
+}
+
+func (f field) wantTime() string {
+	want := fmt.Sprintf(`a time of at least %s with its unit, such as "15s", "10m" or "1h30m"`, formatDuration(time.Duration(f.min)))
+	if f.zero != "" {
+		want += fmt.Sprintf(`, or "0s", which means %s`, f.zero)
+	}
+	return want
 }

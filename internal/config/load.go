@@ -223,7 +223,7 @@ func didYouMean(name string) string {
 func (l *loader) nearestKey(e entry) string {
 	section := e.section
 	if !slices.Contains(l.sections, section) {
-		section = nearest(section, l.sections)
+		section = fault.Nearest(section, l.sections)
 	}
 	var names []string
 	for _, key := range l.keys {
@@ -231,7 +231,7 @@ func (l *loader) nearestKey(e entry) string {
 			names = append(names, name)
 		}
 	}
-	if name := nearest(e.name, names); section != "" && name != "" {
+	if name := fault.Nearest(e.name, names); section != "" && name != "" {
 		return section + "." + name
 	}
 	for _, key := range l.keys {
@@ -239,7 +239,7 @@ func (l *loader) nearestKey(e entry) string {
 			return key
 		}
 	}
-	return nearest(e.section+"."+e.name, l.keys)
+	return fault.Nearest(e.section+"."+e.name, l.keys)
 }
 
 // readVariables applies the environment.
@@ -254,7 +254,7 @@ func (l *loader) readVariables(environ, reserved []string) {
 		known = append(known, strings.TrimPrefix(l.fields[key].variable(), variablePrefix))
 	}
 	for _, name := range unknown {
-		near := nearest(strings.TrimPrefix(name, variablePrefix), known)
+		near := fault.Nearest(strings.TrimPrefix(name, variablePrefix), known)
 		if near != "" {
 			near = variablePrefix + near
 		}

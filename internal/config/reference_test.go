@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // With -update the generated parts of docs/configuration.md are written anew:
@@ -44,7 +45,7 @@ func TestReferenceIsTheDefaults(t *testing.T) {
 
 // TestTags reads every tag once, so that a slip in one is found here.
 func TestTags(t *testing.T) {
-	known := map[string]bool{"toml": true, "doc": true, "oneof": true, "check": true, "min": true, "max": true}
+	known := map[string]bool{"toml": true, "doc": true, "oneof": true, "check": true, "min": true, "max": true, "zero": true}
 	tag := regexp.MustCompile(`(\w+):"`)
 	var walk func(reflect.Type)
 	walk = func(typ reflect.Type) {
@@ -59,7 +60,11 @@ func TestTags(t *testing.T) {
 			}
 			for _, name := range []string{"min", "max"} {
 				if s := f.Tag.Get(name); s != "" {
-					if _, err := strconv.ParseInt(s, 10, 64); err != nil {
+					_, err := strconv.ParseInt(s, 10, 64)
+					if f.Type == reflect.TypeFor[time.Duration]() {
+						_, err = time.ParseDuration(s)
+					}
+					if err != nil {
 						t.Errorf("%s.%s: %s is %q", typ.Name(), f.Name, name, s)
 					}
 				}

@@ -36,7 +36,7 @@ func SaveSettings(path string, changes map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return Rewrite(path, 0o644, func(old []byte) ([]byte, error) {
+	return Rewrite(path, 0o644, filepath.Dir(path), func(old []byte) ([]byte, error) {
 		var content map[string]any
 		if err := toml.Unmarshal(old, &content); err != nil {
 			return nil, syntaxFault(path, err)
@@ -115,8 +115,9 @@ func parseChanges(changes map[string]string) (map[string]any, error) {
 // where there is none. Rewrites of files in one directory wait for each other,
 // also across processes. A file that was there keeps its mode, and its owner
 // where we may give it away; a new one gets perm and, from root, the owner of
-// the directory. After an error the old file stands.
-func Rewrite(path string, perm os.FileMode, edit func(old []byte) ([]byte, error)) error {
+// like: the directory of those who will read it, or, where that does not exist,
+// the file's own. After an error the old file stands.
+func Rewrite(path string, perm os.FileMode, like string, edit func(old []byte) ([]byte, error)) error {
 	unlock, err := lockDir(filepath.Dir(path))
 	if err != nil {
 		return cannotWrite(path, err)
@@ -133,7 +134,7 @@ func Rewrite(path string, perm os.FileMode, edit func(old []byte) ([]byte, error
 	if bytes.Equal(data, old) && old != nil {
 		return nil
 	}
-	if err := replace(path, perm, data); err != nil {
+	if err := replace(path, perm, like, data); err != nil {
 		return cannotWrite(path, err)
 	}
 	return nil
@@ -168,33 +169,22 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 // replace writes data under path.
-func replace(path string, perm os.FileMode, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	like, err := os.Stat(path)
+func replace(path string, perm os.FileMode, like string, data []byte) error {
+	owner, err := os.Stat(path)
 	if err == nil {
-		perm = like.Mode().Perm()
-	} else if like, err = os.Stat(filepath.Dir(path)); err != nil {
-		return err
+		perm = owner.Mode().Perm()
+	} else if owner, err = os.Stat(like); err != nil {
+		if owner, err = os.Stat(filepath.Dir(path)); err != nil {
+			return err
+		}
 	}
-	if err := giveTo(f, like); err != nil {
+	return durable.Fill(path, perm, func(f *os.File) error {
+		if err := giveTo(f, owner); err != nil {
+			return err
+		}
+		_, err := f.Write(data)
 		return err
-	}
-	if err := f.Chmod(perm); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	return durable.Publish(f, path)
+	})
 }
 
 // giveTo gives f the owner of like, so that a file which root edits stays

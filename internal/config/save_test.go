@@ -201,7 +201,7 @@ func TestRewriteKeepsOwner(t *testing.T) {
 	if err := os.Chown(dir, 12345, 12346); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "f")
+	path, like := filepath.Join(dir, "f"), dir
 	owner := func() (uint32, uint32) {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -211,7 +211,7 @@ func TestRewriteKeepsOwner(t *testing.T) {
 		return s.Uid, s.Gid
 	}
 	write := func(text string) {
-		if err := Rewrite(path, 0o600, func([]byte) ([]byte, error) { return []byte(text), nil }); err != nil {
+		if err := Rewrite(path, 0o600, like, func([]byte) ([]byte, error) { return []byte(text), nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -225,6 +225,19 @@ func TestRewriteKeepsOwner(t *testing.T) {
 	write("two")
 	if u, g := owner(); u != 0 || g != 777 {
 		t.Errorf("an old file went to %d:%d", u, g)
+	}
+	for _, c := range []struct {
+		like     string
+		uid, gid uint32
+	}{{t.TempDir(), 0, 0}, {filepath.Join(dir, "missing"), 12345, 12346}} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		like = c.like
+		write("three")
+		if u, g := owner(); u != c.uid || g != c.gid {
+			t.Errorf("like %s: a new file belongs to %d:%d, want %d:%d", c.like, u, g, c.uid, c.gid)
+		}
 	}
 }
 

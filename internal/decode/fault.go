@@ -72,7 +72,7 @@ func words(code string, l Limits) *fault.Error {
 	case CodeEmptyFile:
 		return file(fault.BadInput, "the file is empty: it has 0 bytes", "send the file again")
 	case CodeTooLarge:
-		return file(fault.TooLarge, fmt.Sprintf("the file is larger than the limit of %s", size(l.MaxBytes)),
+		return file(fault.TooLarge, fmt.Sprintf("the file is larger than the limit of %s", fault.Bytes(l.MaxBytes)),
 			"compress it (mono Opus or MP3 loses nothing that matters here), or raise the limit in the settings")
 	case CodeTooLong:
 		return file(fault.TooLarge, fmt.Sprintf("the recording is longer than the limit of %s", l.MaxDuration),
@@ -89,7 +89,7 @@ func words(code string, l Limits) *fault.Error {
 		return file(fault.TooLarge, fmt.Sprintf("decoding the file took longer than the limit of %s", l.Timeout.Round(time.Millisecond)),
 			"convert it to WAV or FLAC first, or raise the limit in the settings")
 	case CodeMemory:
-		return file(fault.TooLarge, fmt.Sprintf("decoding the file needs more memory than the limit of %s", size(l.memory())),
+		return file(fault.TooLarge, fmt.Sprintf("decoding the file needs more memory than the limit of %s", fault.Bytes(l.memory())),
 			"convert it to WAV or FLAC first")
 	case CodeDecoderMissing:
 		return fault.New(fault.Unavailable, code, "ffmpeg, which decodes this kind of file, is not installed").
@@ -108,17 +108,4 @@ func (l Limits) memory() int64 {
 		return l.Memory
 	}
 	return DefaultMemory
-}
-
-// size is n bytes in the largest unit that gives a short number.
-func size(n int64) string {
-	for _, u := range []struct {
-		name  string
-		bytes int64
-	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
-		if n >= u.bytes {
-			return fmt.Sprintf("%.4g %s", float64(n)/float64(u.bytes), u.name)
-		}
-	}
-	return fmt.Sprintf("%d bytes", n)
 }

@@ -20,7 +20,13 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 }
 
 // Write is WriteFile for content that fill produces.
-func Write(path string, perm os.FileMode, fill func(io.Writer) error) (err error) {
+func Write(path string, perm os.FileMode, fill func(io.Writer) error) error {
+	return Fill(path, perm, func(f *os.File) error { return fill(f) })
+}
+
+// Fill is Write for a fill that needs the file itself, to give it to another
+// owner before it has its name.
+func Fill(path string, perm os.FileMode, fill func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err

@@ -152,6 +152,13 @@ func TestTranscribeLoadsOnceAndStreams(t *testing.T) {
 	if err != nil || st.Model == nil || st.Model.File != "m.bin" || st.Windows != 2 {
 		t.Errorf("Status: %+v, %v", st, err)
 	}
+	// Removed while it is in memory: it serves on.
+	if err := os.Remove(filepath.Join(filepath.Dir(c.Socket), "m.bin")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Transcribe(t.Context(), engine.WindowRequest{Model: "m.bin"}, make([]float32, 160), text(&seen)); err != nil {
+		t.Errorf("the model's file was removed: %v", err)
+	}
 	if err := c.Unload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -266,9 +273,10 @@ func launch(t *testing.T, idleExit string) (*engine.Client, *engine.Launcher) {
 	if err := os.WriteFile(filepath.Join(dir, "m.bin"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("WA_FAKE_ENGINE", dir)
-	t.Setenv("WA_FAKE_IDLE_EXIT", idleExit)
-	l := &engine.Launcher{Program: []string{os.Args[0]}, Socket: filepath.Join(dir, "s"), Stderr: os.Stderr, Log: slog.New(slog.DiscardHandler)}
+	l := &engine.Launcher{
+		Program: []string{os.Args[0]}, Socket: filepath.Join(dir, "s"), Stderr: os.Stderr, Log: slog.New(slog.DiscardHandler),
+		Env: []string{"WA_FAKE_ENGINE=" + dir, "WA_FAKE_IDLE_EXIT=" + idleExit},
+	}
 	listener, err := l.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -325,24 +333,74 @@ func TestLauncherAnswersAcrossIdleExits(t *testing.T) {
 	}
 }
 
-func TestLauncherEndsWithAPendingConnection(t *testing.T) {
-	dir := t.TempDir()
-	l := &engine.Launcher{Program: []string{filepath.Join(dir, "missing")}, Socket: filepath.Join(dir, "s"), Log: slog.New(slog.DiscardHandler)}
-	listener, err := l.Listen()
-	if err != nil {
-		t.Fatal(err)
+// TestLauncherAnswersForAnEngineThatCannotStart: whoever waits learns why.
+func TestLauncherAnswersForAnEngineThatCannotStart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		program []string
+		says    string
+	}{
+		"no such program":    {[]string{"/nowhere/engine"}, "no such file"},
+		"wrong surroundings": {[]string{"/bin/sh", "-c", "echo no backend fits >&2; exit 78"}, "no backend fits"},
+		"always failing":     {[]string{"/bin/sh", "-c", "exit 3"}, "exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &engine.Launcher{Program: tc.program, Socket: filepath.Join(t.TempDir(), "s"), Log: slog.New(slog.DiscardHandler)}
+			listener, err := l.Listen()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx, listener) }()
+			asked, stop := context.WithTimeout(t.Context(), 10*time.Second)
+			defer stop()
+			c := engine.Client{Socket: l.Socket}
+			// A whole window, so that the refusal has to read it first.
+			_, err = c.Transcribe(asked, engine.WindowRequest{Model: "m.bin"}, make([]float32, 30*engine.SampleRate), func(engine.Event) {})
+			var f *engine.Failure
+			if !errors.As(err, &f) || f.Code != engine.CodeDown || !strings.Contains(f.Message, tc.says) {
+				t.Errorf("error %v, want %s with %q", err, engine.CodeDown, tc.says)
+			}
+			if !strings.Contains(l.Down(), tc.says) {
+				t.Errorf("Down: %q", l.Down())
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx, listener) }()
-	asked, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer stop()
-	if _, err := (&engine.Client{Socket: l.Socket}).Status(asked); err == nil {
-		t.Error("a program that does not exist answered")
+}
+
+// TestSecondLauncherLeavesTheSocketAlone: starting twice by mistake must not
+// cut off the one that runs.
+func TestSecondLauncherLeavesTheSocketAlone(t *testing.T) {
+	c, l := launch(t, "")
+	second := &engine.Launcher{Program: l.Program, Socket: l.Socket, Log: l.Log}
+	if _, err := second.Listen(); !errors.Is(err, engine.ErrTaken) {
+		t.Errorf("error %v, want ErrTaken", err)
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("Run: %v", err)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("the first one's engine: %v", err)
+	}
+}
+
+func TestKillFreesAFrozenEngine(t *testing.T) {
+	c, l := launch(t, "")
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Transcribe(t.Context(), engine.WindowRequest{Model: "m.bin", Prompt: "hang"}, make([]float32, 10), func(ev engine.Event) {
+			if ev.Progress != nil {
+				l.Kill()
+			}
+		})
+		got <- err
+	}()
+	if err := <-got; !errors.Is(err, engine.ErrBroken) {
+		t.Errorf("error %v, want ErrBroken", err)
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("the next engine: %v", err)
 	}
 }
 

@@ -9,29 +9,36 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
 // Launcher stands in for systemd's socket activation where there is no
 // systemd: it holds the engine's listening socket and starts an engine when
 // somebody connects and none runs. The socket outlives every engine, so a
-// request that comes while one ends waits for the next.
+// request that comes while one ends waits for the next. Where no engine can be
+// started it answers for it, with the reason.
 type Launcher struct {
 	Program []string // command line; the socket is its descriptor 3, LISTEN_FDS=1
 	Socket  string   // path, made anew
+	Env     []string // variables for the engine, beside the few that it inherits
 	Stderr  io.Writer
 	Log     *slog.Logger
 
-	pid atomic.Int64
+	lock *flock.Flock
+	pid  atomic.Int64
+	down atomic.Pointer[string]
 }
 
-// PID is the running engine's process id, 0 where none runs.
-func (l *Launcher) PID() int { return int(l.pid.Load()) }
+// ErrTaken means that another process holds the socket.
+var ErrTaken = errors.New("another process holds the engine's socket")
 
 // backoff is the pause before an engine is started again after a crash: a
 // broken one must not eat the machine. It is forgotten after a good minute.
@@ -40,9 +47,49 @@ const (
 	backoffMost  = 5 * time.Second
 )
 
+// patience is how many engines may fail at their start, one after the other,
+// while the same connection waits, and quick what counts as failing at the start.
+const (
+	patience = 3
+	quick    = 5 * time.Second
+)
+
+// PID is the running engine's process id, 0 where none runs.
+func (l *Launcher) PID() int { return int(l.pid.Load()) }
+
+// Down is why engines cannot be started, "" where they can or nobody has tried.
+func (l *Launcher) Down() string {
+	if reason := l.down.Load(); reason != nil {
+		return *reason
+	}
+	return ""
+}
+
+// Kill ends the running engine at once: it no longer answers.
+func (l *Launcher) Kill() {
+	if pid := l.PID(); pid != 0 {
+		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it has gone by itself
+	}
+}
+
 // Listen makes the socket. It must be called once, before Run; from then on a
-// client can connect.
+// client can connect. The error is ErrTaken where another launcher lives: its
+// socket is left alone.
 func (l *Launcher) Listen() (net.Listener, error) {
+	l.lock = flock.New(l.Socket + ".lock")
+	if ok, err := l.lock.TryLock(); err != nil {
+		return nil, fmt.Errorf("engine socket: %w", err)
+	} else if !ok {
+		return nil, ErrTaken
+	}
+	listener, err := l.listen()
+	if err != nil {
+		l.lock.Unlock() //nolint:errcheck // the error at hand says more
+	}
+	return listener, err
+}
+
+func (l *Launcher) listen() (net.Listener, error) {
 	if err := os.Remove(l.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("engine socket: %w", err)
 	}
@@ -60,17 +107,18 @@ func (l *Launcher) Listen() (net.Listener, error) {
 // Run starts engines as they are needed until ctx ends, and returns when the
 // last one has gone. It closes the listener.
 func (l *Launcher) Run(ctx context.Context, listener net.Listener) error {
+	defer l.lock.Unlock() //nolint:errcheck // the process's end unlocks it, too
 	defer listener.Close()
-	unixListener, ok := listener.(*net.UnixListener)
+	socket, ok := listener.(*net.UnixListener)
 	if !ok {
 		return fmt.Errorf("engine socket: %T is no Unix listener", listener)
 	}
-	file, err := unixListener.File()
+	file, err := socket.File()
 	if err != nil {
 		return fmt.Errorf("engine socket: %w", err)
 	}
 	defer file.Close()
-	pause := backoffLeast
+	pause, failures := backoffLeast, 0
 	for {
 		if err := waitReadable(ctx, file); ctx.Err() != nil {
 			return nil
@@ -79,22 +127,50 @@ func (l *Launcher) Run(ctx context.Context, listener net.Listener) error {
 		}
 		started := time.Now()
 		err := l.runOne(ctx, file)
-		if ctx.Err() != nil {
+		took := time.Since(started)
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err == nil || took > quick:
+			l.down.Store(nil)
+			failures = 0
+		default:
+			failures++
 		}
-		if err == nil || time.Since(started) > time.Minute {
+		if err == nil || took > time.Minute {
 			pause = backoffLeast
 		}
-		if err != nil {
-			l.Log.Error("engine ended", "error", err, "after", time.Since(started), "restart_in", pause)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, backoffMost)
+		if err == nil {
+			continue
 		}
+		l.Log.Error("engine ended", "error", err, "after", took, "restart_in", pause)
+		if failures >= patience || hopeless(err) {
+			l.refuse(ctx, socket, err)
+		}
+		if !sleep(ctx, pause) {
+			return nil
+		}
+		pause = min(2*pause, backoffMost)
 	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// hopeless tells an end that the next engine would only repeat: the program is
+// not there, or it says that its command line or its surroundings are wrong.
+func hopeless(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return true // it could not even be started
+	}
+	return slices.Contains([]int{64, 78, 126, 127}, exit.ExitCode())
 }
 
 // runOne runs an engine to its end.
@@ -106,10 +182,14 @@ func (l *Launcher) runOne(ctx context.Context, socket *os.File) error {
 		return err
 	}
 	defer alive.Close()
+	var words lastLine
 	cmd := exec.CommandContext(ctx, l.Program[0], l.Program[1:]...)
-	cmd.Stdin, cmd.Stderr = lifeline, l.Stderr
+	cmd.Stdin, cmd.Stderr = lifeline, &words
+	if l.Stderr != nil {
+		cmd.Stderr = io.MultiWriter(l.Stderr, &words)
+	}
 	cmd.ExtraFiles = []*os.File{socket}
-	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_PID=self", "LISTEN_FDNAMES=engine")
+	cmd.Env = slices.Concat(inherited(), l.Env, []string{"LISTEN_FDS=1", "LISTEN_PID=self", "LISTEN_FDNAMES=engine"})
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	err = cmd.Start()
@@ -120,7 +200,41 @@ func (l *Launcher) runOne(ctx context.Context, socket *os.File) error {
 	l.pid.Store(int64(cmd.Process.Pid))
 	defer l.pid.Store(0)
 	l.Log.Debug("engine started", "pid", cmd.Process.Pid)
-	return cmd.Wait()
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%w%s", err, words.after())
+	}
+	return nil
+}
+
+// inherited are the variables of ours that an engine has a use for; keys and
+// the service manager's socket are not among them.
+func inherited() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if name == "PATH" || name == "LANG" || name == "TZ" || strings.HasPrefix(name, "OMP_") || strings.HasPrefix(name, "GGML_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// lastLine keeps the last line that was written to it: a program that ends
+// badly says why there.
+type lastLine struct{ line string }
+
+func (w *lastLine) Write(p []byte) (int, error) {
+	if lines := strings.Split(strings.TrimRight(string(p), "\n"), "\n"); lines[len(lines)-1] != "" {
+		w.line = lines[len(lines)-1]
+	}
+	return len(p), nil
+}
+
+func (w *lastLine) after() string {
+	if w.line == "" {
+		return ""
+	}
+	return ": " + w.line
 }
 
 // waitReadable returns when a connection waits on socket, or ctx's error. It

@@ -254,6 +254,8 @@ func fail(w http.ResponseWriter, err error) {
 		status = http.StatusUnprocessableEntity
 	case CodeNoMemory:
 		status = http.StatusInsufficientStorage
+	case CodeDown:
+		status = http.StatusServiceUnavailable
 	}
 	reply(w, status, f)
 }

@@ -23,9 +23,12 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	if _, err := s.path(req.Model); err != nil {
-		fail(w, err)
-		return
+	// A model in memory serves on though its file was removed meanwhile.
+	if have := s.info.Load(); have == nil || have.File != req.Model {
+		if _, err := s.path(req.Model); err != nil {
+			fail(w, err)
+			return
+		}
 	}
 	if !s.takeTurn(r.Context()) {
 		return

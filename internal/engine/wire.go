@@ -136,6 +136,7 @@ const (
 	CodeBadModel   = "bad_model" // whisper.cpp would not have it
 	CodeNoMemory   = "no_memory"
 	CodeAborted    = "aborted"
+	CodeDown       = "engine_down" // none can be started
 	CodeDecode     = "decode_failed"
 )
 

@@ -1,25 +1,24 @@
 package engine
 
 import (
-	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-)
 
-// unspaced are the languages that write no spaces between words: there, as in
-// OpenAI's own word times, each character stands for itself.
-var unspaced = []string{"zh", "ja", "th", "lo", "my", "yue"}
+	"whisper-appliance/internal/transcript"
+)
 
 // WordsOf joins a segment's tokens into words. A token may hold a part of a
 // character, so bytes are collected until they are text. Times are made
 // monotone and kept within the segment: whisper.cpp's token times may step back.
+// Where no spaces are written each character stands for itself, as in OpenAI's
+// own word times.
 func WordsOf(s Segment, language string) []Word {
 	var words []Word
 	joined := 0 // units in the last word
 	split := startsWord
-	if slices.Contains(unspaced, language) {
+	if transcript.Unspaced(language) {
 		split = func(string) bool { return true }
 	}
 	at := s.Start

@@ -1,13 +1,13 @@
 // Package fault is the error that a person gets to read: what happened, which
 // field is to blame, and what to try. The CLI turns its Kind into an exit code
 // and the server into a status code, so one failure has the same words through
-// every door. It decides nothing else and touches nothing.
+// every door. What many messages say, a size or the nearest right name, is
+// worded here as well. It decides nothing else and touches nothing.
 package fault
 
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // Kind is the class of a failure.
@@ -111,15 +111,4 @@ func Hint(err error) string {
 		err = e.Err
 	}
 	return ""
-}
-
-// Short cuts a value that a caller sent to what a message can bear, and makes
-// it valid UTF-8.
-func Short(s string) string {
-	const most = 80
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return s
 }

@@ -56,3 +56,42 @@ func TestShort(t *testing.T) {
 		t.Errorf("%q was changed", got)
 	}
 }
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 bytes", 5: "5 bytes", 1023: "1023 bytes", 2048: "2 KiB", 77_691_713: "74.1 MiB", 1<<20 - 1: "1024 KiB",
+		1000 << 20: "1000 MiB", 3 << 29: "1.5 GiB", 4 << 30: "4 GiB", 5 << 40: "5 TiB",
+	} {
+		if got := Bytes(n); got != want {
+			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestNear(t *testing.T) {
+	choices := []string{"listen", "max_upload", "large-v1", "large-v3", "file"}
+	for given, want := range map[string]string{
+		"lisen": "listen", "max_uplaod": "max_upload", "large-v4": "large-v1 large-v3", "large-v3": "large-v3 large-v1",
+		"": "", "xyzzyxyzzy": "", "fiel": "file", "\xff\xfe": "",
+	} {
+		near := Near(given, choices)
+		if got := strings.Join(near, " "); got != want {
+			t.Errorf("Near(%q) = %q, want %q", given, got, want)
+		}
+		first, _, _ := strings.Cut(want, " ")
+		if got := Nearest(given, choices); got != first {
+			t.Errorf("Nearest(%q) = %q, want %q", given, got, first)
+		}
+	}
+}
+
+// TestNearOfALongName: the time must not grow with what a stranger sends.
+func TestNearOfALongName(t *testing.T) {
+	long := strings.Repeat("a", 9<<20)
+	if got := testing.AllocsPerRun(1, func() { Near(long, []string{long, "aaaa"}) }); got > 0 {
+		t.Errorf("%v allocations: the name was looked at", got)
+	}
+	if Near(long, []string{long}) != nil {
+		t.Error("a name of 9 MiB is near something")
+	}
+}

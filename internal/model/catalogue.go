@@ -1,11 +1,8 @@
 package model
 
 import (
-	"cmp"
 	"slices"
 	"strings"
-
-	"github.com/agnivade/levenshtein"
 
 	"whisper-appliance/internal/fault"
 )
@@ -75,26 +72,24 @@ func unknown(name string) error {
 	return fault.New(fault.NotFound, "unknown_model", "there is no model called %q", fault.Short(name)).On("model").Try("%s", hint)
 }
 
-// nearest is up to three names that a mistyped one may have meant.
+// nearest is up to three names that one that was mistyped or broken off may
+// have meant.
 func nearest(name string) []string {
 	name = strings.ToLower(canonical(name))
-	type candidate struct {
-		name     string
-		distance int
-	}
-	var found []candidate
+	var all, begun []string
 	for _, e := range Catalogue() {
-		d := levenshtein.ComputeDistance(name, e.Name)
-		if d <= max(2, len(name)/4) || (len(name) >= 3 && strings.HasPrefix(e.Name, name)) {
-			found = append(found, candidate{e.Name, d})
+		all = append(all, e.Name)
+		if len(name) >= 3 && strings.HasPrefix(e.Name, name) {
+			begun = append(begun, e.Name)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b candidate) int { return cmp.Compare(a.distance, b.distance) })
-	var names []string
-	for _, c := range found[:min(3, len(found))] {
-		names = append(names, c.name)
+	var found []string
+	for _, n := range append(fault.Near(name, all), begun...) {
+		if !slices.Contains(found, n) {
+			found = append(found, n)
+		}
 	}
-	return names
+	return found[:min(3, len(found))]
 }
 
 type file struct {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"whisper-appliance/internal/fault"
 )
@@ -69,13 +70,17 @@ func TestCatalogueIsComplete(t *testing.T) {
 	}
 }
 
-func TestLanguages(t *testing.T) {
-	all := Languages()
-	if len(all) != 100 || all[0] != "en" || all[99] != "yue" {
-		t.Fatalf("%d languages, from %s to %s", len(all), all[0], all[len(all)-1])
+// TestLookupOfALongNameIsQuick: a name that no model can have is not compared.
+func TestLookupOfALongNameIsQuick(t *testing.T) {
+	begin := time.Now()
+	for _, given := range []string{strings.Repeat("a", 9<<20), strings.Repeat("tiny", 1<<20)} {
+		_, err := Lookup(given)
+		if f := wantFault(t, err, fault.NotFound, "unknown_model"); len(f.Message) > 500 {
+			t.Errorf("the message has %d bytes", len(f.Message))
+		}
 	}
-	if distinct := slices.Compact(slices.Sorted(slices.Values(all))); len(distinct) != 100 {
-		t.Error("a language stands there twice")
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

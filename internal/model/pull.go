@@ -120,7 +120,7 @@ func (s *Store) fromSources(ctx context.Context, e Entry, o PullOptions, r Resul
 	}
 	return Result{}, fault.New(fault.Unavailable, "download_failed", "%s could not be fetched", e.File()).
 		Because(errors.New(strings.Join(failed, "; "))).
-		Try("look at the connection, name a mirror with --source, or bring the file and use `whisper-appliance models import %s`", e.File())
+		Try("look at the connection, name a mirror with --from, or bring the file and use `whisper-appliance models import %s`", e.File())
 }
 
 // isLocal tells a failure of this machine, which no other source mends.

@@ -30,7 +30,7 @@ func (s *Store) checkDisk(need int64) error {
 		return nil
 	}
 	return fault.New(fault.NoSpace, "disk_full", "the disk of %s has %s free and %s are needed",
-		s.Dir, human(free), human(need+diskMargin)).
+		s.Dir, fault.Bytes(free), fault.Bytes(need+diskMargin)).
 		Try("remove a model that is not used: `whisper-appliance models rm NAME`")
 }
 
@@ -67,7 +67,7 @@ func (s *Store) memoryWarning(name string, need int64) string {
 		return ""
 	}
 	return fmt.Sprintf("%s needs about %s of memory and %s are available; a smaller or a quantised model will do better",
-		name, human(need), human(have))
+		name, fault.Bytes(need), fault.Bytes(have))
 }
 
 // memory is what can be had: the kernel's estimate, or what the control groups
@@ -134,16 +134,4 @@ func readNumber(path string) (int64, bool) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 	return n, err == nil // "max" is no limit
-}
-
-// human is a size as people write it, in units of 1000.
-func human(bytes int64) string {
-	switch {
-	case bytes >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
-	case bytes >= 1e6:
-		return fmt.Sprintf("%.0f MB", float64(bytes)/1e6)
-	default:
-		return fmt.Sprintf("%.0f kB", float64(bytes)/1e3)
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
@@ -206,38 +205,4 @@ func (s *Store) any(path string) bool {
 		_, err := os.Lstat(path + suffix)
 		return err == nil
 	})
-}
-
-// Usage is what models take of the disk.
-type Usage struct {
-	Models  int   `json:"models"`  // files
-	Bytes   int64 `json:"bytes"`   // of these
-	Partial int64 `json:"partial"` // bytes of what is not complete
-	Free    int64 `json:"free"`    // bytes left on the disk
-}
-
-// Usage adds up the directory.
-func (s *Store) Usage() (Usage, error) {
-	var u Usage
-	entries, err := os.ReadDir(s.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return u, nil
-	}
-	if err != nil {
-		return u, err
-	}
-	for _, d := range entries {
-		info, err := d.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		if _, ok := nameOf(d.Name()); ok {
-			u.Models++
-			u.Bytes += info.Size()
-		} else if strings.HasSuffix(d.Name(), partialSuffix) || strings.HasSuffix(d.Name(), importSuffix) {
-			u.Partial += info.Size()
-		}
-	}
-	u.Free, err = s.freeBytes()
-	return u, err
 }

@@ -55,9 +55,6 @@ func TestEmptyStore(t *testing.T) {
 	if err != nil || len(list) != len(Catalogue()) {
 		t.Errorf("%d, %v", len(list), err)
 	}
-	if u, err := s.Usage(); err != nil || u.Models != 0 {
-		t.Errorf("%+v, %v", u, err)
-	}
 	if _, ok := s.ResolveVAD(); ok {
 		t.Error("a VAD model where there is none")
 	}
@@ -115,16 +112,6 @@ func TestRemove(t *testing.T) {
 	wantFault(t, s.Remove("tiny", ""), fault.NotFound, "model_not_installed")
 	wantFault(t, s.Remove("tiniy", ""), fault.NotFound, "unknown_model")
 	wantFault(t, s.Remove("../x", ""), fault.BadInput, "bad_model_name")
-}
-
-func TestUsage(t *testing.T) {
-	s := &Store{Dir: t.TempDir(), free: func() (int64, error) { return 42, nil }}
-	write(t, filepath.Join(s.Dir, "ggml-a.bin"), make([]byte, 100))
-	write(t, filepath.Join(s.Dir, "ggml-b.bin"), make([]byte, 10))
-	write(t, filepath.Join(s.Dir, "ggml-c.bin.partial"), make([]byte, 7))
-	if u, err := s.Usage(); err != nil || u != (Usage{Models: 2, Bytes: 110, Partial: 7, Free: 42}) {
-		t.Errorf("%+v, %v", u, err)
-	}
 }
 
 func TestLockIsExclusiveAndLeavesNothing(t *testing.T) {

@@ -115,7 +115,8 @@ func (w *weights) operand(name string, derived map[string]operand) (operand, boo
 // get gives a weight in the order that PyTorch and GGML share: [out, in] for a
 // linear module. dims is that shape, slowest first.
 func (w *weights) get(name string, dims []int64) ([]float32, error) {
-	if module, ok := strings.CutSuffix(name, ".weight"); ok {
+	// Only a matrix can be a linear module's, whatever a node calls itself.
+	if module, ok := strings.CutSuffix(name, ".weight"); ok && len(dims) == 2 {
 		if o, ok := w.matmuls[module]; ok {
 			return w.linear(o, dims)
 		}

@@ -8,6 +8,7 @@ package paths
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"whisper-appliance/internal/fault"
@@ -99,7 +100,7 @@ func (p Paths) List() []Entry { return p.list }
 func (p Paths) EngineProgram() []string {
 	lib := filepath.Join(p.Slot, "lib", "engine")
 	return []string{
-		filepath.Join(lib, "ld-linux-x86-64.so.2"),
+		filepath.Join(lib, loader(runtime.GOARCH)),
 		"--library-path", lib,
 		"--argv0", "whisper-appliance-engine",
 		filepath.Join(p.Slot, "bin", "whisper-appliance-engine"),
@@ -107,13 +108,19 @@ func (p Paths) EngineProgram() []string {
 	}
 }
 
+// loader is the name of the C library's own loader on a processor, by Go's
+// name for that.
+func loader(goarch string) string {
+	if goarch == "arm64" {
+		return "ld-linux-aarch64.so.1"
+	}
+	return "ld-linux-x86-64.so.2"
+}
+
 // DecoderProgram is the slot's program that turns one recording into PCM.
 func (p Paths) DecoderProgram() string {
 	return filepath.Join(p.Slot, "bin", "whisper-appliance-decode")
 }
-
-// Share is the slot's directory of data that comes with a release.
-func (p Paths) Share() string { return filepath.Join(p.Slot, "share") }
 
 // Find looks where the program lies and what the environment says. The error
 // is a fault with one of the codes "no_executable", "no_home", "bad_path" and

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -153,13 +154,21 @@ func TestLongStateFallsBackToShortRun(t *testing.T) {
 
 func TestPrograms(t *testing.T) {
 	p := Paths{Slot: "/s"}
-	want := "/s/lib/engine/ld-linux-x86-64.so.2 --library-path /s/lib/engine --argv0 whisper-appliance-engine " +
+	want := "/s/lib/engine/" + loader(runtime.GOARCH) + " --library-path /s/lib/engine --argv0 whisper-appliance-engine " +
 		"/s/bin/whisper-appliance-engine --backends /s/lib/engine/backends"
 	if got := strings.Join(p.EngineProgram(), " "); got != want {
 		t.Errorf("engine program = %s", got)
 	}
-	if p.DecoderProgram() != "/s/bin/whisper-appliance-decode" || p.Share() != "/s/share" {
-		t.Errorf("decoder = %s, share = %s", p.DecoderProgram(), p.Share())
+	if p.DecoderProgram() != "/s/bin/whisper-appliance-decode" {
+		t.Errorf("decoder = %s", p.DecoderProgram())
+	}
+}
+
+func TestLoader(t *testing.T) {
+	for goarch, want := range map[string]string{"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"} {
+		if got := loader(goarch); got != want {
+			t.Errorf("%s: %s, want %s", goarch, got, want)
+		}
 	}
 }
 

@@ -5,8 +5,9 @@
 package score
 
 import (
-	"slices"
 	"strings"
+
+	"whisper-appliance/internal/transcript"
 )
 
 // Counts are the fewest edits that turn a reference into what was heard.
@@ -51,7 +52,7 @@ func Compare(language, ref, hyp string) Counts {
 // ByCharacter says that a language is written without spaces between words, so
 // that only characters can be counted.
 func ByCharacter(language string) bool {
-	return slices.Contains([]string{"zh", "yue", "ja", "th", "lo", "km", "my"}, language)
+	return transcript.Unspaced(language)
 }
 
 // WER counts by word. It compares the words as they are: normalise first.

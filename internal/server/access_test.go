@@ -191,6 +191,7 @@ func TestRedirect(t *testing.T) {
 		name, from, path string
 		tls, plainAPI    bool
 		noRedirect       bool
+		noTLS            bool // no certificate yet
 		headers          []string
 		status           int
 	}{
@@ -208,6 +209,8 @@ func TestRedirect(t *testing.T) {
 		{name: "API by TLS", from: lan, path: "/v1/models", tls: true, status: 200},
 		{name: "API by a key", from: lan, path: "/v1/models", headers: []string{"Authorization", "Bearer wa_user"}, status: 403},
 		{name: "page, no plain API", from: lan, path: "/", status: 307},
+		{name: "page, no certificate yet", from: lan, path: "/", plainAPI: true, noTLS: true, status: 200},
+		{name: "API refused, no certificate yet", from: lan, path: "/v1/models", noTLS: true, status: 403},
 		{name: "health from afar", from: lan, path: "/health", status: 200},
 		{name: "livez from afar", from: lan, path: "/livez", status: 200},
 		{name: "readyz from afar", from: lan, path: "/readyz", status: 200},
@@ -215,6 +218,7 @@ func TestRedirect(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, talks)
 			r.conf.Server.PlainAPI, r.conf.Server.HTTPRedirect = c.plainAPI, !c.noRedirect
+			r.TLSReady = func() bool { return !c.noTLS }
 			req := httptest.NewRequest("GET", "http://box.local:5001"+c.path, nil)
 			req.RemoteAddr = c.from
 			if c.tls {

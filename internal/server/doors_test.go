@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/fault"
 )
 
 const whole = "Part 0, äöü. Part 1, äöü. Part 2, äöü."
@@ -244,16 +248,60 @@ func TestHealth(t *testing.T) {
 	get("/api/status").want(t, 200, `"total_transcriptions":1`, `"failed_transcriptions":1`, `"waiting_windows":0`)
 
 	r.Programs = []string{"no such program"}
-	get("/health").want(t, 200, `"status":"degraded"`, "no such program", `"whisper_available":false`)
+	get("/health").want(t, 503, `"status":"degraded"`, "no such program", `"whisper_available":false`)
 	get("/api/status").want(t, 200, `"available":false`, `"system_ready":false`)
 	get("/readyz").want(t, 503, `"code":"not_ready"`, "no such program")
 	r.Programs = nil
 	r.conf.Models.Default = "base"
-	get("/health").want(t, 200, `"status":"degraded"`, "base", `"current_model_name":"base"`)
+	get("/health").want(t, 503, `"status":"degraded"`, "base", `"current_model_name":"base"`)
 	get("/readyz").want(t, 503, "base")
+	r.EngineDown = func() string { return "exit status 78" }
+	get("/health").want(t, 503, "the engine cannot be started: exit status 78")
+	r.EngineRunning = func() bool { return true }
+	if why := r.engineDown(); why != "" {
+		t.Errorf("an engine that runs cannot be started: %s", why)
+	}
+	r.EngineRunning, r.EngineDown = nil, func() string { return "" }
+	r.draining.Store(true)
+	get("/health").want(t, 503, "the server is stopping", "base")
+	get("/readyz").want(t, 503, "the server is stopping; ")
+	r.draining.Store(false)
 	get("/livez").want(t, 200, "ok")
 	a := post(t, srv.URL+"/v1/audio/transcriptions", recording("file"))
 	a.want(t, 503, `"code":"model_not_installed"`, "models pull base", `"type":"server_error"`)
+}
+
+// TestHealthThroughClient: the CLI gets to read how a server is that is not
+// well, and what is no health answer stays an error.
+func TestHealthThroughClient(t *testing.T) {
+	r := newRig(t, talks)
+	c := &api.Client{Base: r.start(t).URL, HTTP: &http.Client{}}
+	for _, want := range []string{"ok", "degraded"} {
+		var h Health
+		if err := c.Health(t.Context(), &h); err != nil || h.Status != want || h.ModelStatus.CurrentModelName == "" {
+			t.Errorf("%+v, %v; want %s", h, err, want)
+		}
+		r.Programs = []string{"no such program"}
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"a refusal": func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, 403, api.Error{Error: "not you", Code: "no"})
+		},
+		"a proxy whose server is away": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<h1>Bad gateway</h1>", http.StatusServiceUnavailable)
+		},
+		"an error with the same status": func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 503, api.Error{Error: "away"}) },
+	} {
+		srv := httptest.NewServer(answer)
+		var h Health
+		other := &api.Client{Base: srv.URL, HTTP: srv.Client()}
+		if err := other.Health(t.Context(), &h); err == nil {
+			t.Errorf("%s: %+v", name, h)
+		} else if !errors.As(err, new(*fault.Error)) {
+			t.Errorf("%s: %v has no words", name, err)
+		}
+		srv.Close()
+	}
 }
 
 // TestHealthDoesNotWait: an engine that does not answer costs no time.

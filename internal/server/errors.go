@@ -33,7 +33,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
 	case fault.Busy:
 		w.Header().Set("Retry-After", "10")
-	case fault.TooLarge:
+	case fault.TooLarge, fault.NoSpace:
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -2,9 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"whisper-appliance/internal/engine"
@@ -14,7 +14,8 @@ import (
 )
 
 // Health is the small health answer. Its keys are the original's; status is
-// "ok" where all is well and "degraded" where something is missing.
+// "ok" where all is well and "degraded", with 503, where a recording sent now
+// would not be transcribed.
 type Health struct {
 	Status              string      `json:"status" enum:"ok,degraded"`
 	Reasons             []string    `json:"reasons,omitempty" doc:"What is missing, where status is degraded."`
@@ -46,7 +47,14 @@ type ModelInfo struct {
 	Downloaded   bool  `json:"downloaded"`
 }
 
-func (s *Server) health(ctx context.Context, _ *struct{}) (*body[Health], error) {
+// healthAnswer is Health with its status: 200 where all is well, else 503, so
+// that a monitor which looks no further is told the truth.
+type healthAnswer struct {
+	Status int
+	Body   Health
+}
+
+func (s *Server) health(ctx context.Context, _ *struct{}) (*healthAnswer, error) {
 	reasons := s.missing()
 	ready := len(reasons) == 0
 	h := Health{
@@ -57,15 +65,22 @@ func (s *Server) health(ctx context.Context, _ *struct{}) (*body[Health], error)
 	}
 	if !ready {
 		h.Status = "degraded"
+		return &healthAnswer{http.StatusServiceUnavailable, h}, nil
 	}
-	return answerWith(h), nil
+	return &healthAnswer{http.StatusOK, h}, nil
 }
 
-// missing lists what keeps a recording from being transcribed now.
+// missing lists what keeps a recording that is sent now from being transcribed.
 func (s *Server) missing() []string {
 	var reasons []string
+	if s.draining.Load() {
+		reasons = append(reasons, "the server is stopping")
+	}
 	if _, err := s.modelName(""); err != nil {
 		reasons = append(reasons, err.Error())
+	}
+	if why := s.engineDown(); why != "" {
+		reasons = append(reasons, "the engine cannot be started: "+why)
 	}
 	for _, program := range s.Programs {
 		if _, err := os.Stat(program); err != nil {
@@ -73,6 +88,14 @@ func (s *Server) missing() []string {
 		}
 	}
 	return reasons
+}
+
+// engineDown is why no engine can be had, "" where one runs or may be started.
+func (s *Server) engineDown() string {
+	if s.EngineDown == nil || s.EngineRunning != nil && s.EngineRunning() {
+		return ""
+	}
+	return s.EngineDown()
 }
 
 func (s *Server) modelStatus(ctx context.Context, ready bool) ModelStatus {
@@ -190,18 +213,11 @@ func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// readyz: a recording sent now would be transcribed, and we are not about to stop.
+// readyz: a recording sent now would be transcribed.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
-	reasons := s.missing()
-	if s.draining.Load() {
-		reasons = append(reasons, "the server is stopping")
-	}
-	if len(reasons) > 0 {
-		errs := make([]error, len(reasons))
-		for i, reason := range reasons {
-			errs[i] = errors.New(reason)
-		}
-		return fault.New(fault.Unavailable, "not_ready", "not ready: %v", errors.Join(errs...))
+	if reasons := s.missing(); len(reasons) > 0 {
+		return fault.New(fault.Unavailable, "not_ready", "not ready: %s", strings.Join(reasons, "; ")).
+			Try("/health says more")
 	}
 	return s.livez(w, r)
 }

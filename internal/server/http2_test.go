@@ -2,6 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -109,4 +112,38 @@ func TestHTTP2SlowReader(t *testing.T) {
 	if a := read(resp); a.err == nil {
 		t.Error("the answer looks whole")
 	}
+}
+
+// TestHTTP2Streams: what one connection may ask at once is bounded and said in
+// the first frame, before anybody asks.
+func TestHTTP2Streams(t *testing.T) {
+	r := newRig(t, talks)
+	srv := r.httpServer()
+	plain := httptest.NewUnstartedServer(srv.Handler)
+	plain.Config.HTTP2, plain.EnableHTTP2 = srv.HTTP2, true
+	plain.StartTLS()
+	t.Cleanup(plain.Close)
+	c, err := tls.Dial("tcp", plain.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") //nolint:errcheck // reading tells
+	head := make([]byte, 9)                                                                   // length, type, flags, stream: RFC 9113, 4.1
+	if _, err := io.ReadFull(c, head); err != nil || head[3] != 4 {
+		t.Fatalf("%x is no SETTINGS frame, %v", head, err)
+	}
+	settings := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+	if _, err := io.ReadFull(c, settings); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+6 <= len(settings); i += 6 {
+		if binary.BigEndian.Uint16(settings[i:]) == 3 { // SETTINGS_MAX_CONCURRENT_STREAMS
+			if got := binary.BigEndian.Uint32(settings[i+2:]); got != maxStreams {
+				t.Errorf("%d streams, want %d", got, maxStreams)
+			}
+			return
+		}
+	}
+	t.Errorf("settings %x name no limit", settings)
 }

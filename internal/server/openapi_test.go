@@ -25,6 +25,7 @@ func TestOpenAPI(t *testing.T) {
 	var doc struct {
 		OpenAPI string
 		Paths   map[string]map[string]struct {
+			Responses   map[string]json.RawMessage
 			RequestBody struct {
 				Content map[string]struct {
 					Schema struct {
@@ -55,6 +56,9 @@ func TestOpenAPI(t *testing.T) {
 		if want := strings.Join(append(methods, "OPTIONS"), ", "); sorted(allow) != sorted(want) {
 			t.Errorf("%s allows %q, documented is %q", path, allow, want)
 		}
+	}
+	if health := doc.Paths["/health"]["get"].Responses; !strings.Contains(string(health["503"]), "schemas/Health") {
+		t.Errorf("/health answers %s", health)
 	}
 	for path, f := range map[string]form{"/v1/audio/transcriptions": transcriptionForm, "/v1/audio/translations": translationForm,
 		"/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {

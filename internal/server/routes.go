@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -146,11 +147,18 @@ func (d doors) original() {
 // operators registers what monitors ask.
 func (d doors) operators() {
 	typed(d, needNothing, huma.Operation{Method: http.MethodGet, Path: "/health", OperationID: "health",
-		Summary: "Health in short", Tags: []string{"Operators"}}, d.s.health)
+		Summary: "Health in short: 200 when a recording sent now would be transcribed", Tags: []string{"Operators"}}, d.s.health)
+	d.sameAs200("/health", http.StatusServiceUnavailable, "Something is missing: reasons says what.")
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/livez", OperationID: "livez",
 		Summary: "200 while the process answers", Tags: []string{"Operators"}}, d.s.livez)
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz",
 		Summary: "200 when a recording sent now would be transcribed", Tags: []string{"Operators"}}, d.s.readyz)
+}
+
+// sameAs200 documents a further status of a GET, with the body of success.
+func (d doors) sameAs200(path string, status int, why string) {
+	answers := d.api.OpenAPI().Paths[path].Get.Responses
+	answers[strconv.Itoa(status)] = &huma.Response{Description: why, Content: answers["200"].Content}
 }
 
 // own registers the appliance's own API.
@@ -250,7 +258,8 @@ func (s *Server) afterwards(w *patientWriter, r *http.Request) {
 }
 
 // redirected sends pages that another machine asks for by plain HTTP to HTTPS,
-// and refuses it the API where the settings say so.
+// while there is a certificate to serve it with, and refuses it the API where
+// the settings say so.
 func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
 	c := s.Config().Server
 	if encrypted(r) || fromThisMachine(r) || r.URL.Path == "/livez" || r.URL.Path == "/readyz" || r.URL.Path == "/health" {
@@ -258,7 +267,7 @@ func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
 	}
 	isPage := r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/assets/")
 	switch {
-	case isPage && c.HTTPRedirect:
+	case isPage && c.HTTPRedirect && (s.TLSReady == nil || s.TLSReady()):
 		http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		return true
 	case !isPage && !c.PlainAPI:

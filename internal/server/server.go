@@ -43,8 +43,20 @@ type Server struct {
 	// Stall is how long a client may take for its next bytes; 0 = 60 s.
 	Stall time.Duration
 
+	// Free gives the bytes left to us on the file system of a directory; nil =
+	// what the kernel says.
+	Free func(dir string) (int64, error)
+
+	// TLSReady tells whether HTTPS can be served; nil = it can. While it cannot,
+	// nobody is sent there.
+	TLSReady func() bool
+
 	// EngineRunning tells whether asking the engine would start one; nil = ask anyway.
 	EngineRunning func() bool
+
+	// EngineDown is why no engine can be started, "" where none is known; nil =
+	// none ever is.
+	EngineDown func() string
 
 	started     time.Time
 	transcribed atomic.Int64
@@ -58,18 +70,28 @@ type Server struct {
 // net/http would be lost by Shutdown alone.
 const grace = 1500 * time.Millisecond
 
-// Serve answers on the listeners until ctx ends, then finishes what it has
-// accepted, for at most drain. The listeners are closed first, and only our
-// copies of them: another process may hold the same socket.
-func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...net.Listener) error {
-	srv := &http.Server{
+// maxStreams bounds the requests that one HTTP/2 connection may have under way:
+// [server] max_connections counts connections alone.
+const maxStreams = 32
+
+// httpServer is net/http's, with limits on what strangers may hold.
+func (s *Server) httpServer() *http.Server {
+	return &http.Server{
 		Handler:           s.Handler(),
 		ConnContext:       connContext,
 		ReadHeaderTimeout: 15 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
+}
+
+// Serve answers on the listeners until ctx ends, then finishes what it has
+// accepted, for at most drain. The listeners are closed first, and only our
+// copies of them: another process may hold the same socket.
+func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...net.Listener) error {
+	srv := s.httpServer()
 	served := make(chan error, len(listeners))
 	var wg sync.WaitGroup
 	for _, l := range listeners {

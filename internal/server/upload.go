@@ -13,8 +13,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/agnivade/levenshtein"
-
 	"whisper-appliance/internal/fault"
 )
 
@@ -63,6 +61,9 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	limit := int64(s.Config().Server.MaxUpload)
 	if r.ContentLength > limit+maxSlack {
 		return nil, s.tooLarge(f.file)
+	}
+	if err := s.hasRoom(r.ContentLength); err != nil {
+		return nil, err
 	}
 	// A copy of the request has the bounded body: net/http looks at its own to
 	// see whether some of it was left, and then gives the client time to read
@@ -167,11 +168,8 @@ func (s *Server) part(u *upload, f form, part *multipart.Part, limit int64) erro
 // unknownField names the field and the nearest right one.
 func unknownField(name string, known []string) error {
 	e := fault.New(fault.BadInput, "unknown_field", "there is no field %s here", quoted(name)).On(fault.Short(name))
-	best := slices.MinFunc(known, func(a, b string) int {
-		return levenshtein.ComputeDistance(name, a) - levenshtein.ComputeDistance(name, b)
-	})
-	if levenshtein.ComputeDistance(name, best) <= 2 {
-		return e.Try("did you mean %s?", best)
+	if near := fault.Nearest(name, known); near != "" {
+		return e.Try("did you mean %s?", near)
 	}
 	return e.Try("the fields are %s", strings.Join(known, ", "))
 }
@@ -244,8 +242,7 @@ func (s *Server) readFault(err error, field string) error {
 // spoolFault gives a full disk its words.
 func spoolFault(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fault.New(fault.NoSpace, "disk_full", "there is no room left for the upload").
-			Try("free some space in the state directory").Because(err)
+		return noRoom("there is no room left for the upload").Because(err)
 	}
 	return fmt.Errorf("spool the upload: %w", err)
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/fault"
@@ -28,6 +30,9 @@ func (q Request) Job(models *model.Store, c *config.Config) (Job, error) {
 	job := Job{
 		Task: cmp.Or(q.Task, transcript.Transcribe), Prompt: q.Prompt, Words: q.Words,
 		BeamSize: c.Transcription.BeamSize, BestOf: c.Transcription.BestOf, Threads: c.Engine.Threads,
+	}
+	if !utf8.ValidString(q.Prompt) || strings.ContainsRune(q.Prompt, 0) {
+		return job, fault.New(fault.BadInput, "invalid_value", "the prompt is no text: it must be UTF-8 without NUL").On("prompt")
 	}
 	m, err := FindModel(models, cmp.Or(q.Model, c.Models.Default))
 	if err != nil {

@@ -90,7 +90,7 @@ func TestRequestJobRefused(t *testing.T) {
 		"model that is a way": {Request{Model: "../../etc/passwd"}, fault.NotFound, "model", "passwd"},
 		"not installed":       {Request{Model: "small"}, fault.NotFound, "model", "small"},
 		"no speech model":     {Request{Model: "silero-v6.2.0"}, fault.BadInput, "model", "silero"},
-		"no model at all":     {Request{Model: "mine"}, fault.BadInput, "", "ggml-mine.bin"},
+		"no model at all":     {Request{Model: "mine"}, fault.Unavailable, "", "mine"},
 		"unknown language":    {Request{Language: "klingon"}, fault.BadInput, "language", "klingon"},
 		"regional language":   {Request{Language: "pt-BR"}, fault.BadInput, "language", "pt-BR"},
 		"language too new":    {Request{Language: "yue"}, fault.BadInput, "language", "cantonese"},

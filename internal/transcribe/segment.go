@@ -49,10 +49,5 @@ func joined(before string, s transcript.Segment) transcript.Segment {
 	return s
 }
 
-// writesSpaces is false for space itself, for the scripts that write none
-// between words, and for their full-width punctuation.
-func writesSpaces(r rune) bool {
-	return !unicode.IsSpace(r) &&
-		!unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Myanmar, unicode.Khmer) &&
-		!(r >= 0x3000 && r <= 0x303F) && !(r >= 0xFF00 && r <= 0xFFEF)
-}
+// writesSpaces is false for space itself, too.
+func writesSpaces(r rune) bool { return !unicode.IsSpace(r) && !transcript.UnspacedRune(r) }

@@ -10,12 +10,16 @@
 package transcribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"whisper-appliance/internal/audio"
@@ -47,8 +51,25 @@ type Service struct {
 	Timeout time.Duration // for decoding the media; 0 = none
 	Log     *slog.Logger
 
-	turns turns
+	// Stuck is called when a window takes longer than any window may: the
+	// engine is frozen and has to be ended. nil = nobody can.
+	Stuck func()
+
+	// WindowLimit is the least that a window may take; 0 = 10 minutes.
+	WindowLimit time.Duration
+
+	slowest  atomic.Int64 // nanoseconds of the slowest window
+	turns    turns        // at the engine, by the window
+	decoding turns        // decoders, by the job: each is an ffmpeg with its memory
+	setup    sync.Once
 }
+
+// Bounds of a window: ten times the slowest so far, and never so little that
+// a large model could not be read from a slow disk meanwhile.
+const (
+	windowLeast  = 10 * time.Minute
+	windowFactor = 10
+)
 
 // Job is what is asked for.
 type Job struct {
@@ -98,7 +119,7 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 	}
 	defer pcm.Close()
 	observe(Update{Phase: Decoding})
-	info, err := s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
+	info, err := s.decode(ctx, job, pcm)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +139,20 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 			return nil, describe(ctx, err, job, i, w)
 		}
 	}
+	if len(r.result.Segments) == 0 {
+		r.result.Notes = append(r.result.Notes, "no speech was found")
+	}
 	return r.result, nil
+}
+
+// decode fills pcm, not with more decoders at a time than the machine has room for.
+func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (decode.Info, error) {
+	s.setup.Do(func() { s.decoding.limit = max(2, runtime.NumCPU()) })
+	if err := s.decoding.take(ctx); err != nil {
+		return decode.Info{}, canceled(ctx)
+	}
+	defer s.decoding.give()
+	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
 }
 
 // run is one job under way.
@@ -159,6 +193,10 @@ func (r *run) window(ctx context.Context, w audio.Window) error {
 
 // attempt hands the window to the engine and collects its segments.
 func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32) ([]engine.Segment, engine.Done, error) {
+	limit := max(cmp.Or(r.WindowLimit, windowLeast), windowFactor*time.Duration(r.slowest.Load()))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errStuck)
+	defer cancel()
+	started := time.Now()
 	var segments []engine.Segment
 	done, err := r.Engine.Transcribe(ctx, engine.WindowRequest{
 		Model: r.job.ModelFile, Language: r.result.Language, Translate: r.job.Task == transcript.Translate,
@@ -175,8 +213,18 @@ func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32) ([]eng
 			r.observe(Update{Phase: Recognising, Done: w.Start + part, Total: r.result.Duration, Language: r.result.Language})
 		}
 	})
+	switch {
+	case err == nil:
+		r.slowest.Store(max(r.slowest.Load(), int64(time.Since(started)))) // one window at a time: no race
+	case errors.Is(err, errStuck) && r.Stuck != nil:
+		r.Stuck()
+	}
 	return segments, done, err
 }
+
+// errStuck is an engine that does not answer. It counts as one that broke off:
+// the next one tries the window again.
+var errStuck = fmt.Errorf("%w: no answer in time", engine.ErrBroken)
 
 // add appends a window's segments with absolute times. The language of the
 // first window in which something was said is the recording's.
@@ -205,10 +253,14 @@ func (r *run) add(w audio.Window, segments []engine.Segment, done engine.Done) {
 	})
 }
 
+func canceled(ctx context.Context) error {
+	return fault.New(fault.Canceled, "canceled", "the transcription was cancelled").Because(context.Cause(ctx))
+}
+
 // describe gives an engine's failure the words for people.
 func describe(ctx context.Context, err error, job Job, i int, w audio.Window) error {
 	if ctx.Err() != nil {
-		return fault.New(fault.Canceled, "canceled", "the transcription was cancelled").Because(context.Cause(ctx))
+		return canceled(ctx)
 	}
 	at := fmt.Sprintf("window %d (%v to %v)", i+1, w.Start.Round(time.Millisecond), w.End.Round(time.Millisecond))
 	if errors.Is(err, engine.ErrBroken) {
@@ -226,6 +278,9 @@ func describe(ctx context.Context, err error, job Job, i int, w audio.Window) er
 			Try("whisper-appliance models pull %s", job.Model).Because(err)
 	case engine.CodeBadModel:
 		return damaged(job.Model, err)
+	case engine.CodeDown:
+		return fault.New(fault.Unavailable, "engine_down", "the engine cannot be started").Because(err).
+			Try("its own words are in the server's log")
 	case engine.CodeNoMemory:
 		return fault.New(fault.Unavailable, "no_memory", "there is not enough memory for the model %s", job.Model).
 			Try("use a smaller model or give the machine more memory").Because(err)

@@ -6,19 +6,21 @@ import (
 	"sync"
 )
 
-// turns lets one window at a time through, in the order of asking. A job asks
-// anew for every window, so that jobs take turns.
+// turns lets so many through at a time, in the order of asking. A job asks
+// anew for every window, so that jobs take turns at the engine.
 type turns struct {
+	limit int // at a time; 0 = 1
+
 	mu      sync.Mutex
-	taken   bool
+	taken   int
 	waiting list.List // of chan struct{}
 }
 
 // take waits for the turn. The error is the context's, and then there is no turn to give back.
 func (t *turns) take(ctx context.Context) error {
 	t.mu.Lock()
-	if !t.taken {
-		t.taken = true
+	if t.taken < max(t.limit, 1) {
+		t.taken++
 		t.mu.Unlock()
 		return nil
 	}
@@ -52,14 +54,14 @@ func (t *turns) give() {
 func (t *turns) next() {
 	first := t.waiting.Front()
 	if first == nil {
-		t.taken = false
+		t.taken--
 		return
 	}
 	t.waiting.Remove(first)
 	close(first.Value.(chan struct{}))
 }
 
-// count is how many windows wait for the engine.
+// count is how many wait.
 func (t *turns) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -39,7 +39,7 @@ type Segment struct {
 	AvgLogProb       float64 // mean log probability of the tokens, ≤ 0
 	NoSpeechProb     float64 // 0 to 1
 	CompressionRatio float64 // of the text under zlib; above 2.4 it repeats itself
-	Temperature      float64 // of the decoding that gave this text
+	Temperature      float64 // at which decoding began; whisper.cpp does not tell where its fallback ended
 }
 
 // Word is one word with its own times. Text keeps the leading space, so that

@@ -23,7 +23,8 @@ type Info struct {
 // Build returns the identity of the running program.
 func Build() Info { return Info{Version: number, Commit: commit, Date: date} }
 
-// Line is what --version prints: program, version, commit and build date.
+// Line is what --version prints: program, version, commit and its date, "name
+// 9.8.7 (commit e6e80422e2b1 of 2026-02-03T04:05:06Z)".
 func Line(program string) string {
-	return fmt.Sprintf("%s %s (commit %s, built %s)", program, number, commit, date)
+	return fmt.Sprintf("%s %s (commit %s of %s)", program, number, commit, date)
 }

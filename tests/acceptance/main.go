@@ -1,6 +1,6 @@
 // Command acceptance checks docs/acceptance.md: that every row says what shows
 // it or what is missing, that the tests, targets and files it names exist, and
-// how old the kept results of the long suites are.
+// how old the kept results of the long suites are, in days and in commits.
 //
 //	go run ./tests/acceptance [-list FILE]
 //
@@ -18,11 +18,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 )
 
 func main() {
@@ -64,9 +62,7 @@ func run(out io.Writer, list string) error {
 	}
 	problems = append(problems, complete(rows, list)...)
 	fmt.Fprintf(out, "acceptance: %d rows, %d shown, %d open\n", len(rows), len(rows)-open, open)
-	if err := ages(out); err != nil {
-		problems = append(problems, err)
-	}
+	problems = append(problems, ages(out, ".")...)
 	return errors.Join(problems...)
 }
 
@@ -145,23 +141,4 @@ func complete(rows []row, list string) []error {
 		problems = append(problems, fmt.Errorf("%s was never asked for", id))
 	}
 	return problems
-}
-
-// ages tells when the long suites' kept results were last committed.
-func ages(out io.Writer) error {
-	files, err := filepath.Glob(filepath.Join("docs", "results", "*.txt"))
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		stamp, err := exec.Command("git", "log", "-1", "--format=%ct", "--", f).Output()
-		var unix int64
-		if _, scan := fmt.Sscan(string(stamp), &unix); err != nil || scan != nil {
-			fmt.Fprintf(out, "  %s: not committed yet\n", f)
-			continue
-		}
-		days := int(time.Since(time.Unix(unix, 0)).Hours() / 24)
-		fmt.Fprintf(out, "  %s: %d days old\n", f, days)
-	}
-	return nil
 }

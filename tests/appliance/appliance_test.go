@@ -267,7 +267,7 @@ func TestStatOfOddNames(t *testing.T) {
 	}
 }
 
-func TestEngineAndUnload(t *testing.T) {
+func TestIdentifyAndUnload(t *testing.T) {
 	answer, asked := `{"build":{"version":"9.8.7","commit":"abc"}}`, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization")
@@ -277,18 +277,22 @@ func TestEngineAndUnload(t *testing.T) {
 	a := &Appliance{URL: server.URL, Key: "k", AdminKey: "ak"}
 	check := func(want, door string) {
 		t.Helper()
-		if got, err := a.Engine(t.Context()); err != nil || got != want || asked != door {
-			t.Errorf("Engine = %q, %v by %s; want %q by %s", got, err, asked, want, door)
+		got, err := a.Identify(t.Context())
+		if err != nil || got.Line != want || got.Commit != "abc" || asked != door {
+			t.Errorf("Identify = %q, %v by %s; want %q by %s", got, err, asked, want, door)
 		}
 	}
-	check("whisper-appliance 9.8.7 (abc)", "GET /api/status Bearer k")
+	check("whisper-appliance 9.8.7", "GET /api/status Bearer k")
 	answer = `{"build":{"version":"9.8.7","commit":"abc"},"engine":{"whisper":"1.9","backend":"CPU (x)"}}`
-	check("whisper-appliance 9.8.7 (abc), whisper.cpp 1.9 on CPU (x)", "GET /api/status Bearer k")
+	check("whisper-appliance 9.8.7, whisper.cpp 1.9 on CPU (x)", "GET /api/status Bearer k")
 	if err := a.Unload(t.Context()); err != nil || asked != "POST /api/v1/engine/unload Bearer ak" {
 		t.Errorf("Unload: %v by %s", err, asked)
 	}
 	server.Close()
 	if err := a.Unload(t.Context()); err == nil {
 		t.Error("Unload without a server succeeded")
+	}
+	if got, err := a.Identify(t.Context()); err == nil {
+		t.Errorf("Identify without a server: %q", got)
 	}
 }

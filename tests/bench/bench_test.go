@@ -107,7 +107,7 @@ func TestTables(t *testing.T) {
 	m.latency = []latency{{sample: s, ours: []time.Duration{time.Second, 3 * time.Second}, theirs: []time.Duration{4 * time.Second, 4 * time.Second}, sameText: true}}
 	m.start.ours, m.start.theirs = []time.Duration{time.Second / 10}, []time.Duration{time.Second}
 	m.memory = memory{oursIdle: 10 << 20, theirsStarted: 100 << 20}
-	out := report.New(t.Context(), t.TempDir(), "Test")
+	out := report.New("Test", "unknown")
 	m.write(out)
 	text := strings.Join(strings.Fields(out.String()), " ")
 	for _, want := range []string{

@@ -112,8 +112,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := m.all(ctx); err != nil {
 		return err
 	}
-	out := report.New(ctx, s.root, "Speed and memory: the appliance beside whisper-server",
-		"ours "+m.engine, "theirs whisper.cpp "+version+", whisper-server",
+	out := report.New("Speed and memory: the appliance beside whisper-server", m.ours.Commit,
+		"ours "+m.ours.Line, "theirs whisper.cpp "+version+", whisper-server",
 		fmt.Sprintf("decoding %s, greedy, best of %s, %d threads, language en", s.model, bestOf, s.threads),
 		"load "+load+" when it began",
 		fmt.Sprintf("took %v", time.Since(begin).Round(time.Second)))

@@ -21,7 +21,7 @@ type measurement struct {
 	samples  []sample
 	progress io.Writer
 
-	engine  string // ours, in words
+	ours    appliance.Identity
 	latency []latency
 	memory  memory
 	start   starts
@@ -133,7 +133,7 @@ func (m *measurement) sideBySide(ctx context.Context, ours *appliance.Appliance,
 	if m.memory.theirsLoaded, err = appliance.PSS(theirs.PID); err != nil {
 		return err
 	}
-	if m.engine, err = ours.Engine(ctx); err != nil {
+	if m.ours, err = ours.Identify(ctx); err != nil {
 		return err
 	}
 	if err := ours.Unload(ctx); err != nil {

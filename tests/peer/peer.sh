@@ -31,11 +31,7 @@ fi
 [ "$(id -u)" = 0 ] || die "making and entering $dir needs root: run this with sudo"
 command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: apt install mmdebstrap"
 
-# The mirror is the one that this machine uses for Debian itself.
-# shellcheck disable=SC1091 # not ours
-codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mirror=$(apt-get update --print-uris | sed -n "s,^'\(.*\)/dists/$codename/InRelease'.*,\1,p" | head -n 1)
-[ -n "$mirror" ] || die "found no Debian mirror for $codename in apt's configuration (apt-get update --print-uris)"
+mirror=$("$here/packaging/mirror.sh")
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keyring" ] || die "$keyring is missing: apt install debian-archive-keyring"
 

@@ -1,16 +1,14 @@
 // Package report is what the measurements have in common at their end: medians
 // and percentiles, and a result file that says when, of which commit and on
-// which machine it was measured. It trusts git and the kernel for those, and
-// writes docs/results.
+// which machine it was measured. It trusts its caller for the commit and the
+// kernel for the machine, and writes docs/results.
 package report
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -47,14 +45,15 @@ type Report struct {
 	text bytes.Buffer
 }
 
-// New begins a report of the checkout at root: title, date, commit, processor
-// and the lines of versions.
-func New(ctx context.Context, root, title string, versions ...string) *Report {
+// New begins a report: title, date, commit, processor and the lines of
+// versions, each "name value". The commit is the measured program's, as it
+// says it itself: the checkout may be another one by now.
+func New(title, commit string, versions ...string) *Report {
 	r := &Report{}
 	r.Printf("%s\n\n", title)
 	r.Table(func(row func(cells ...any)) {
 		row("date", time.Now().UTC().Format(time.RFC3339))
-		row("commit", commit(ctx, root))
+		row("commit", commit+changed(commit))
 		row("processor", processor())
 		for _, v := range versions {
 			name, value, _ := strings.Cut(v, " ")
@@ -109,14 +108,13 @@ func Load() string {
 	return load
 }
 
-// commit is the checkout's, with -dirty where files differ from it, or
-// "unknown".
-func commit(ctx context.Context, root string) string {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty").Output()
-	if err != nil {
-		return "unknown"
+// changed says of a program whose sources were not those of its commit that
+// the commit alone does not give its results.
+func changed(commit string) string {
+	if strings.HasSuffix(commit, "-dirty") {
+		return " (built from a tree that differs from the commit)"
 	}
-	return strings.TrimSpace(string(out))
+	return ""
 }
 
 // processor is the model's name and how many of its threads there are.

@@ -52,7 +52,7 @@ func TestReport(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(root, "docs", "results"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := New(t.Context(), root, "Speed", "ours 9.8.7 of today", "peer 1.9.5")
+	r := New("Speed", "0123456789ab", "ours 9.8.7 of today", "peer 1.9.5")
 	r.Table(func(row func(...any)) {
 		row("clip", "ms")
 		row("a long name", 12)
@@ -66,7 +66,7 @@ func TestReport(t *testing.T) {
 		t.Fatalf("the file differs from the report: %v", err)
 	}
 	for _, want := range []string{
-		"Speed\n\n", "\ndate       20", "\ncommit     unknown\n", "\nprocessor  ", " threads\n",
+		"Speed\n\n", "\ndate       20", "\ncommit     0123456789ab\n", "\nprocessor  ", " threads\n",
 		"\nours       9.8.7 of today\n", "\nclip         ms\na long name  12\nb\n",
 	} {
 		if !strings.Contains("\n"+r.String(), want) {
@@ -75,6 +75,13 @@ func TestReport(t *testing.T) {
 	}
 	if err := r.Save(filepath.Join(root, "elsewhere"), "speed.txt"); err == nil {
 		t.Error("saving where no directory is succeeded")
+	}
+}
+
+func TestReportOfAChangedTree(t *testing.T) {
+	r := New("Speed", "0123456789ab-dirty")
+	if want := "0123456789ab-dirty (built from a tree that differs from the commit)\n"; !strings.Contains(r.String(), want) {
+		t.Errorf("no %q in:\n%s", want, r)
 	}
 }
 

@@ -121,7 +121,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return finish(ctx, s, result, theirs, stdout)
+	return finish(s, result, theirs, stdout)
 }
 
 // compare measures both sides, with the converted clips in a directory that
@@ -143,7 +143,7 @@ func compare(ctx context.Context, s settings, list []score.Clip, ours *appliance
 		return nil, err
 	}
 	r.took = time.Since(start)
-	r.engine, err = ours.Engine(ctx)
+	r.ours, err = ours.Identify(ctx)
 	return r, err
 }
 
@@ -172,7 +172,7 @@ func (s settings) theirs(p peer.Peer, model string) recogniser {
 }
 
 // finish prints and keeps the result, and judges it.
-func finish(ctx context.Context, s settings, r *result, p peer.Peer, stdout io.Writer) error {
+func finish(s settings, r *result, p peer.Peer, stdout io.Writer) error {
 	version, err := p.Version()
 	if err != nil {
 		return err
@@ -185,8 +185,8 @@ func finish(ctx context.Context, s settings, r *result, p peer.Peer, stdout io.W
 	if s.detect {
 		language = "detected"
 	}
-	out := report.New(ctx, s.root, "Word error rate: the appliance beside whisper-cli",
-		"ours "+r.engine, "theirs whisper.cpp "+version+", whisper-cli",
+	out := report.New("Word error rate: the appliance beside whisper-cli", r.ours.Commit,
+		"ours "+r.ours.Line, "theirs whisper.cpp "+version+", whisper-cli",
 		fmt.Sprintf("decoding %s, %s, %d threads, language %s", s.model, decoding, s.threads, language),
 		fmt.Sprintf("took %v", r.took.Round(time.Second)))
 	r.write(out)

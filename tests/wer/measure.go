@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/score"
+	"whisper-appliance/tests/appliance"
 	"whisper-appliance/tests/clips"
 )
 
@@ -50,7 +51,7 @@ type result struct {
 	clips    []heard
 	long     heard
 	excluded []score.Clip
-	engine   string // ours, in words
+	ours     appliance.Identity
 	took     time.Duration
 }
 

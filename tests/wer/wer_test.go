@@ -59,7 +59,7 @@ func TestMeasureAndReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := report.New(t.Context(), t.TempDir(), "Test")
+	out := report.New("Test", "unknown")
 	r.write(out)
 	text := strings.Join(strings.Fields(out.String()), " ")
 	for _, want := range []string{

@@ -1,0 +1,69 @@
+package fault
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// Short cuts a value that a caller sent to what a message can bear, and makes
+// it valid UTF-8.
+func Short(s string) string {
+	const most = 80
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+// Bytes is a number of bytes for people, in units of 1024 as the settings
+// write their limits, with three digits: "5 bytes", "74.1 MiB", "4 GiB".
+func Bytes(n int64) string {
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n >= u.bytes {
+			f := float64(n) / float64(u.bytes)
+			if f >= 999.5 {
+				return fmt.Sprintf("%.0f %s", f, u.name)
+			}
+			return fmt.Sprintf("%.3g %s", f, u.name)
+		}
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// longestSlip bounds what is compared, in bytes: no name here is near as long,
+// and the comparison's time is the product of both lengths.
+const longestSlip = 64
+
+// Near gives those of choices that given may be a slip of, the likeliest first
+// and of equals the first in choices first.
+func Near(given string, choices []string) []string {
+	if len(given) > longestSlip {
+		return nil
+	}
+	most := max(2, len(given)/3)
+	distance := map[string]int{}
+	var near []string
+	for _, choice := range choices {
+		if d := levenshtein.ComputeDistance(given, choice); d <= most {
+			distance[choice] = d
+			near = append(near, choice)
+		}
+	}
+	slices.SortStableFunc(near, func(a, b string) int { return distance[a] - distance[b] })
+	return near
+}
+
+// Nearest is the first of Near, "" where there is none.
+func Nearest(given string, choices []string) string {
+	if near := Near(given, choices); len(near) > 0 {
+		return near[0]
+	}
+	return ""
+}

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"whisper-appliance/internal/fault"
+)
+
+// reserve is what an upload must leave free on the spool's file system, in
+// bytes: the sound that is decoded from it, the settings and the log lie there,
+// too.
+const reserve = 256 << 20
+
+// hasRoom refuses a body that the spool cannot hold before any of it is read.
+// length is its declared length in bytes, -1 where it has none; then the
+// reserve alone counts, and the disk's end is met while writing.
+func (s *Server) hasRoom(length int64) error {
+	free := s.Free
+	if free == nil {
+		free = freeBytes
+	}
+	left, err := free(s.Spool)
+	if err != nil {
+		// Whether the spool is there at all, its first file will tell.
+		s.Log.Debug("free space unknown", "error", err)
+		return nil
+	}
+	if need := max(length, 0) + reserve; left < need {
+		return noRoom("the upload needs %s with its reserve, and %s are free", fault.Bytes(need), fault.Bytes(left))
+	}
+	return nil
+}
+
+func noRoom(format string, args ...any) *fault.Error {
+	return fault.New(fault.NoSpace, "disk_full", format, args...).Try("free some space in the state directory")
+}
+
+// freeBytes is what the kernel says of dir's file system, for those who are
+// not root.
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("look at the file system of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
