@@ -44,8 +44,11 @@ func configCheckCommand(a *app) *cobra.Command {
 		Short: "Say everything that is wrong with the settings, with file and line",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, report, err := config.Load(a.sources())
+			c, report, err := config.Load(a.sources())
 			if err != nil {
+				return err
+			}
+			if err := a.checkParts(c); err != nil {
 				return err
 			}
 			for _, path := range []string{a.paths.Settings, a.paths.Config, a.paths.ConfigDir} {
@@ -125,8 +128,8 @@ func configSetCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "set KEY VALUE [KEY VALUE]…",
 		Short: "Save settings, those that belong together at once",
-		Long: "Save settings to settings.toml, in force when the server starts next. What config.toml, config.d\n" +
-			"or the environment fixes cannot be saved. A list is separated by commas.",
+		Long: "Save settings to settings.toml: " + inForce + ".\n" +
+			"What config.toml, config.d or the environment fixes cannot be saved. A list is separated by commas.",
 		Example: "  whisper-appliance config set transcription.language de\n" +
 			"  whisper-appliance config set tls.certificate mine.pem tls.key mine.key",
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -137,13 +140,33 @@ func configSetCommand(a *app) *cobra.Command {
 			if err := makeDir(filepath.Dir(a.paths.Settings), 0o711); err != nil {
 				return err
 			}
+			if err := a.wouldWork(changes); err != nil {
+				return err
+			}
 			if err := a.sources().Save(changes); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.out, "saved to %s; in force when the server starts next\n", a.paths.Settings)
+			fmt.Fprintf(a.out, "saved to %s; %s\n", a.paths.Settings, inForce)
 			return nil
 		},
 	}
+}
+
+// inForce says when a saved setting counts: the server looks at settings.toml
+// for every request, but makes its doors and its engine once.
+const inForce = "[transcription], [models] default, [auth] and [server] max_upload count at once, the rest when the server starts next"
+
+// wouldWork refuses changes with which the server would not start.
+func (a *app) wouldWork(changes map[string]string) error {
+	from := a.sources()
+	for key, text := range changes {
+		from.Flags = append(from.Flags, config.Flag{Name: "set", Key: key, Text: text})
+	}
+	c, _, err := config.Load(from)
+	if err != nil {
+		return nil // Save has the words for it
+	}
+	return a.checkParts(c)
 }
 
 // makeDir makes a directory that a file is about to be written to.
