@@ -35,7 +35,7 @@ if alive; then
 fi
 "$slot/bin/whisper-appliance-server" --listen ":$port" &
 server=$!
-trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true' EXIT
+trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rmdir "$run" 2>/dev/null || true' EXIT
 trap 'exit 0' INT TERM
 
 serves=

@@ -52,7 +52,7 @@ func serve(ctx context.Context, listen string, stderr io.Writer) error {
 		Service: parts.Service, Models: parts.Models,
 		Engine: parts.Engine, EngineRunning: parts.EngineRunning, EngineDown: parts.EngineDown,
 		Keys:  auth.NewKeyring(cmp.Or(c.Auth.KeysFile, p.Keys), log),
-		Spool: p.Spool, Programs: appliance.Programs(p), Log: log,
+		Spool: p.Spool, Programs: appliance.Programs(p, c), Log: log,
 		TLSReady: func() bool { return certs.Fingerprint() != "" },
 	}
 	return runAll(ctx, s, parts, certs, c, log, doors)

@@ -2,17 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
 
 	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/paths"
 )
 
@@ -25,29 +29,54 @@ type app struct {
 	jsonOut bool // --json: one JSON document on out
 	url     string
 	key     string
+	trust   api.Trust // of a server at url
 }
 
-// The variables that stand for --url and --key.
+// The variables that stand for the flags that say which server, and how.
 const (
-	urlVariable = "WHISPER_APPLIANCE_URL"
-	keyVariable = "WHISPER_APPLIANCE_KEY"
+	urlVariable         = "WHISPER_APPLIANCE_URL"
+	keyVariable         = "WHISPER_APPLIANCE_KEY"
+	fingerprintVariable = "WHISPER_APPLIANCE_FINGERPRINT"
+	cacertVariable      = "WHISPER_APPLIANCE_CACERT"
 )
 
 // client is the server that was named or the one that runs on this machine,
 // false where there is none.
-func (a *app) client(ctx context.Context) (*api.Client, bool) {
+func (a *app) client(ctx context.Context) (*api.Client, bool, error) {
 	key := a.orVariable(a.key, keyVariable)
 	if url := a.orVariable(a.url, urlVariable); url != "" {
-		return &api.Client{Base: strings.TrimSuffix(url, "/"), Key: key}, true
+		c, err := api.OverNetwork(url, api.Trust{
+			Fingerprint: a.orVariable(a.trust.Fingerprint, fingerprintVariable),
+			CACert:      a.orVariable(a.trust.CACert, cacertVariable),
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		c.Key = key
+		return c, true, nil
 	}
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", a.paths.APISocket)
-	if err != nil {
-		return nil, false
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, unreachable(a.paths.APISocket, err)
 	}
 	conn.Close()
 	c := api.OverSocket(a.paths.APISocket)
 	c.Key = key
-	return c, true
+	return c, true, nil
+}
+
+// unreachable is for a server that may well run: to work without it would load
+// a second model beside its own.
+func unreachable(socket string, err error) error {
+	kind := fault.Unavailable
+	if errors.Is(err, fs.ErrPermission) {
+		kind = fault.Forbidden
+	}
+	return fault.New(kind, "socket_unreachable", "the server's socket %s cannot be reached", socket).Because(err).
+		Try("see the modes of the socket and of its directories, or name the server's address with --url; `transcribe --alone` works without it")
 }
 
 // orVariable is value, or else the environment's.
@@ -104,19 +133,6 @@ func clock(d time.Duration) string {
 		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
 	}
 	return fmt.Sprintf("%d:%02d", s/60, s%60)
-}
-
-// size is n for people.
-func size(n int64) string {
-	switch f := float64(n); {
-	case n >= 1e9:
-		return fmt.Sprintf("%.2f GB", f/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", f/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.0f kB", f/1e3)
-	}
-	return fmt.Sprintf("%d bytes", n)
 }
 
 // isCobraUsage tells cobra's own complaints about arguments and commands, which have no type.

@@ -23,7 +23,7 @@ func (a *app) sources() config.Sources {
 		Config:   a.paths.Config,
 		ConfigD:  a.paths.ConfigDir,
 		Environ:  a.environ,
-		Reserved: []string{urlVariable, keyVariable},
+		Reserved: []string{urlVariable, keyVariable, fingerprintVariable, cacertVariable},
 	}
 }
 

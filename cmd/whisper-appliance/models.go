@@ -9,6 +9,7 @@ import (
 
 	"whisper-appliance/internal/appliance"
 	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/transcribe"
 )
@@ -103,7 +104,7 @@ func known(n int64) string {
 	if n == 0 {
 		return "-"
 	}
-	return size(n)
+	return fault.Bytes(n)
 }
 
 func languages(e model.Entry) string {
@@ -155,12 +156,12 @@ func modelsPullCommand(a *app) *cobra.Command {
 func (m *meter) model(name string) func(model.Progress) {
 	return func(p model.Progress) {
 		if p.Total == 0 {
-			m.show("%s  %s  %s", name, p.Phase, size(p.Bytes))
+			m.show("%s  %s  %s", name, p.Phase, fault.Bytes(p.Bytes))
 			return
 		}
-		line := fmt.Sprintf("%s  %s  %d %%  %s of %s", name, p.Phase, 100*p.Bytes/p.Total, size(p.Bytes), size(p.Total))
+		line := fmt.Sprintf("%s  %s  %d %%  %s of %s", name, p.Phase, 100*p.Bytes/p.Total, fault.Bytes(p.Bytes), fault.Bytes(p.Total))
 		if p.Rate > 0 {
-			line += fmt.Sprintf("  %s/s", size(int64(p.Rate)))
+			line += fmt.Sprintf("  %s/s", fault.Bytes(int64(p.Rate)))
 		}
 		if p.Left > 0 {
 			line += "  " + clock(p.Left) + " left"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -29,13 +30,20 @@ func statusCommand(a *app) *cobra.Command {
 		Short: "Say how the server is",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, ok := a.client(c.Context())
+			client, ok, err := a.client(c.Context())
+			if err != nil {
+				return err
+			}
 			if !ok {
 				return fault.New(fault.Unavailable, "no_server", "no server runs on this machine (%s)", a.paths.APISocket).
 					Try("`systemctl start whisper-appliance`, or --url for one elsewhere")
 			}
 			var s serverStatus
-			if err := client.Health(c.Context(), &s); err != nil {
+			health, err := client.Health(c.Context())
+			if err != nil {
+				return err
+			}
+			if err := json.Unmarshal(health, &s); err != nil {
 				return err
 			}
 			if a.jsonOut {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +15,8 @@ import (
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/appliance"
 	"whisper-appliance/internal/config"
-	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 )
@@ -75,8 +74,9 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 	if o.translate {
 		o.Task = transcript.Translate
 	}
-	if len(files) > 1 && o.output != "" && !isDir(o.output) {
-		return usageError{fmt.Errorf("--output %s is no directory, and %d files need one", o.output, len(files))}
+	targets, err := o.targets(files, format)
+	if err != nil {
+		return err
 	}
 	recognise, end, err := a.recogniser(ctx, o.alone)
 	if err != nil {
@@ -85,7 +85,8 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 	defer end()
 	var failed []error
 	for i, file := range files {
-		if err := a.one(ctx, o, format, recognise, file, len(files), i); err != nil {
+		o.Path = file
+		if err := a.one(ctx, o, format, recognise, targets[i], len(files), i); err != nil {
 			if len(files) > 1 {
 				err = fmt.Errorf("%s: %w", file, err)
 			}
@@ -107,11 +108,10 @@ func onFlag(err error, flag string) error {
 	return err
 }
 
-// one does one file of n.
-func (a *app) one(ctx context.Context, o order, format transcript.Format, recognise recogniser, file string, n, i int) error {
-	o.Path = file
-	target, err := o.target(file, format)
-	if err != nil {
+// one does the i-th file of n.
+func (a *app) one(ctx context.Context, o order, format transcript.Format, recognise recogniser, target string, n, i int) error {
+	file := o.Path
+	if err := o.refuse(file, target); err != nil {
 		return err
 	}
 	m := a.meter(o.quiet)
@@ -129,7 +129,7 @@ func (a *app) one(ctx context.Context, o order, format transcript.Format, recogn
 		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true})
 	}
 	if target != "" {
-		return durable.Write(target, 0o644, render)
+		return write(target, render)
 	}
 	if n > 1 && format == transcript.Txt {
 		if i > 0 {
@@ -140,32 +140,14 @@ func (a *app) one(ctx context.Context, o order, format transcript.Format, recogn
 	return render(a.out)
 }
 
-// target is the file to write, "" for standard output.
-func (o order) target(file string, format transcript.Format) (string, error) {
-	target := o.output
-	if target == "" || target == "-" {
-		return "", nil
-	}
-	if isDir(target) {
-		base := filepath.Base(file)
-		target = filepath.Join(target, strings.TrimSuffix(base, filepath.Ext(base))+format.Extension())
-	}
-	if _, err := os.Stat(target); err == nil && !o.force {
-		return "", fault.New(fault.Conflict, "file_exists", "%s is there already", target).On("--output").
-			Try("--force overwrites it")
-	}
-	return target, nil
-}
-
-func isDir(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
-}
-
 // recogniser is the server's, or one of our own where none runs. end frees it.
 func (a *app) recogniser(ctx context.Context, alone bool) (r recogniser, end func(), err error) {
 	if !alone {
-		if c, ok := a.client(ctx); ok {
+		c, ok, err := a.client(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok {
 			return throughServer(c), func() {}, nil
 		}
 	}
@@ -176,7 +158,7 @@ func throughServer(c *api.Client) recogniser {
 	return func(ctx context.Context, q api.Request, m *meter) (*transcript.Transcript, error) {
 		name := filepath.Base(q.Path)
 		return c.Transcribe(ctx, q, func(done, total int64) {
-			m.show("%s  sending %s of %s", name, size(done), size(total))
+			m.show("%s  sending %s of %s", name, fault.Bytes(done), fault.Bytes(total))
 		}, func(p api.Progress) {
 			m.show("%s  %s", name, phaseLine(p.Phase, seconds(p.Done), seconds(p.Total)))
 		})
@@ -192,7 +174,23 @@ func phaseLine(phase string, done, total time.Duration) string {
 	return fmt.Sprintf("%s  %d %%  %s of %s", phase, 100*done/total, clock(done), clock(total))
 }
 
-// byItself starts an engine for this command alone, in a directory of its own.
+// spool is where decoded sound lies, 230 MB for an hour: the state's directory
+// where we may write to it, for a temporary one is often held in memory.
+func (a *app) spool(temporary string) string {
+	if a.paths.Kind != paths.Installed { // or its directories would be ours
+		a.paths.Prepare() //nolint:errcheck // the probe tells
+	}
+	probe, err := os.CreateTemp(a.paths.Spool, ".probe-*")
+	if err != nil {
+		return temporary
+	}
+	probe.Close()
+	os.Remove(probe.Name()) //nolint:errcheck // an empty file at worst
+	return a.paths.Spool
+}
+
+// byItself starts an engine for this command alone, with its socket in a
+// directory of its own.
 func (a *app) byItself(ctx context.Context) (recogniser, func(), error) {
 	c, _, err := config.Load(a.sources())
 	if err != nil {
@@ -203,7 +201,8 @@ func (a *app) byItself(ctx context.Context) (recogniser, func(), error) {
 		return nil, nil, err
 	}
 	p := a.paths
-	p.Run, p.Spool, p.EngineSocket = dir, dir, filepath.Join(dir, "engine.sock")
+	p.Run, p.EngineSocket = dir, filepath.Join(dir, "engine.sock")
+	p.Spool = a.spool(dir)
 	log := slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	parts, err := appliance.New(p, c, log, io.Discard)
 	if err != nil {

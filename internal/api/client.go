@@ -188,29 +188,29 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 	return json.NewDecoder(resp.Body).Decode(out)
 }
 
-// Health asks how the server is. Its answer is no fault when it is that
-// something is missing (503): out has it either way.
-func (c *Client) Health(ctx context.Context, out any) error {
+// Health asks how the server is and gives its answer, a JSON document with a
+// status: also that something is missing, which is no success (503).
+func (c *Client) Health(ctx context.Context) (json.RawMessage, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+"/health", nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := c.send(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCutOff, err)
+		return nil, fmt.Errorf("%w: %w", ErrCutOff, err)
 	}
 	var health struct {
 		Status string `json:"status"`
 	}
-	if json.Unmarshal(data, &health) == nil && health.Status != "" {
-		return json.Unmarshal(data, out)
+	if json.Unmarshal(data, &health) != nil || health.Status == "" {
+		return nil, c.refusal(resp, data)
 	}
-	return c.refusal(resp, data)
+	return data, nil
 }
 
 // do sends req with the key; an answer that is no success comes back as a fault.
@@ -246,6 +246,9 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		if req.Context().Err() != nil {
 			return nil, context.Cause(req.Context())
+		}
+		if err := distrusted(c.Base, err); err != nil {
+			return nil, err
 		}
 		return nil, fault.New(fault.Unavailable, "no_server", "the server at %s does not answer", c.Base).Because(err).
 			Try("is it running? `systemctl status whisper-appliance`")

@@ -4,6 +4,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,16 +65,12 @@ func New(p paths.Paths, c *config.Config, log *slog.Logger, stderr io.Writer) (*
 
 // Store is the models on this machine.
 func Store(p paths.Paths, c *config.Config) *model.Store {
-	dir := c.Models.Directory
-	if dir == "" {
-		dir = p.Models
-	}
-	return &model.Store{Dir: dir, Proc: p.Proc, Cgroup: p.Cgroup}
+	return &model.Store{Dir: cmp.Or(c.Models.Directory, p.Models), Proc: p.Proc, Cgroup: p.Cgroup}
 }
 
 // Programs are the files that must be there for a recording to be transcribed.
-func Programs(p paths.Paths) []string {
-	return []string{p.EngineProgram()[0], p.DecoderProgram()}
+func Programs(p paths.Paths, c *config.Config) []string {
+	return []string{p.EngineProgram()[0], p.DecoderProgram(), cmp.Or(c.Decode.FFmpeg, p.FFmpeg, "ffmpeg")}
 }
 
 func engineCommand(p paths.Paths, c *config.Config, models string) []string {
@@ -86,12 +83,8 @@ func engineCommand(p paths.Paths, c *config.Config, models string) []string {
 }
 
 func decoderCommand(p paths.Paths, c *config.Config) []string {
-	ffmpeg := c.Decode.FFmpeg
-	if ffmpeg == "" {
-		ffmpeg = p.FFmpeg
-	}
 	command := []string{p.DecoderProgram()}
-	if ffmpeg != "" {
+	if ffmpeg := cmp.Or(c.Decode.FFmpeg, p.FFmpeg); ffmpeg != "" {
 		command = append(command, "--ffmpeg", ffmpeg)
 	}
 	return command

@@ -34,8 +34,18 @@ type Launcher struct {
 
 	lock *flock.Flock
 	pid  atomic.Int64
-	down atomic.Pointer[string]
+	down atomic.Pointer[outage]
 }
+
+// outage is why an engine could not be started, and when that was last seen.
+type outage struct {
+	reason string
+	at     time.Time
+}
+
+// remembered is how long an outage counts: nobody may try again for as long as
+// health tells clients not to, and so only time can take the word back.
+const remembered = 30 * time.Second
 
 // ErrTaken means that another process holds the socket.
 var ErrTaken = errors.New("another process holds the engine's socket")
@@ -57,10 +67,11 @@ const (
 // PID is the running engine's process id, 0 where none runs.
 func (l *Launcher) PID() int { return int(l.pid.Load()) }
 
-// Down is why engines cannot be started, "" where they can or nobody has tried.
+// Down is why the last engine could not be started, "" where that is not known
+// or was a while ago.
 func (l *Launcher) Down() string {
-	if reason := l.down.Load(); reason != nil {
-		return *reason
+	if o := l.down.Load(); o != nil && time.Since(o.at) < remembered {
+		return o.reason
 	}
 	return ""
 }

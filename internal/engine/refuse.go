@@ -20,7 +20,7 @@ const linger = 50 * time.Millisecond
 // started: they would wait for ever.
 func (l *Launcher) refuse(ctx context.Context, socket *net.UnixListener, reason error) {
 	words := reason.Error()
-	l.down.Store(&words)
+	l.down.Store(&outage{words, time.Now()})
 	// Handing the socket to an engine made it blocking, for us too: they share it.
 	raw, err := socket.SyscallConn()
 	if err == nil {

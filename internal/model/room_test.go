@@ -60,7 +60,7 @@ func TestMemoryWarning(t *testing.T) {
 	if w := s.memoryWarning("tiny", 200e6); w != "" {
 		t.Error(w)
 	}
-	if w := s.memoryWarning("large-v3", 3.6e9); !strings.Contains(w, "large-v3 needs about 3.6 GB") || !strings.Contains(w, "1.0 GB") {
+	if w := s.memoryWarning("large-v3", 3.6e9); !strings.Contains(w, "large-v3 needs about 3.35 GiB") || !strings.Contains(w, "977 MiB") {
 		t.Error(w)
 	}
 	if w := (&Store{}).memoryWarning("large-v3", 3.6e9); w != "" {

@@ -22,6 +22,7 @@ type Store struct {
 	Cgroup string
 
 	free func() (int64, error) // free bytes of Dir's disk; nil = ask the kernel
+	seen seen
 }
 
 // State is what is there of a model.
@@ -79,7 +80,7 @@ func (s *Store) listed(e Entry, known bool) Listed {
 		return l
 	}
 	l.State, l.OnDisk = Installed, st.Size()
-	info, err := s.check(e, path)
+	info, err := s.check(e, path, s.seen.inspect)
 	if err != nil {
 		l.State, l.Problem = Damaged, err.Error()
 		return l
@@ -95,8 +96,9 @@ func (s *Store) listed(e Entry, known bool) Listed {
 	return l
 }
 
-// check holds a file against its entry: size, where the entry has one, and structure.
-func (s *Store) check(e Entry, path string) (Info, error) {
+// check holds a file against its entry: size, where the entry has one, and
+// structure, which inspect finds.
+func (s *Store) check(e Entry, path string, inspect func(string, os.FileInfo) (Info, error)) (Info, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return Info{}, err
@@ -106,8 +108,11 @@ func (s *Store) check(e Entry, path string) (Info, error) {
 			"%s has %d bytes and has to have %d", filepath.Base(path), st.Size(), e.Size).
 			Try("fetch it again: `whisper-appliance models pull %s`", e.Name)
 	}
-	return Inspect(path)
+	return inspect(path, st)
 }
+
+// anew reads the file whatever is remembered of it.
+func anew(path string, _ os.FileInfo) (Info, error) { return Inspect(path) }
 
 func (s *Store) path(name string) string { return filepath.Join(s.Dir, fileName(name)) }
 

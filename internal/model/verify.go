@@ -127,7 +127,7 @@ func (s *Store) verify(ctx context.Context, e Entry, path string, m *meter) (Rep
 	m.phase(Verifying, 0, e.Size)
 	r := Report{Name: e.Name, File: fileName(e.Name), SizeChecked: e.Size != 0}
 	var err error
-	if r.Info, err = s.check(e, path); err != nil {
+	if r.Info, err = s.check(e, path, anew); err != nil {
 		return Report{}, err
 	}
 	m.phase(Verifying, 0, r.Info.Size)

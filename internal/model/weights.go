@@ -30,12 +30,21 @@ func openWeights(path string) (*weights, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := parseONNX(data)
+	w, err := readWeights(data)
 	if errors.Is(err, errExternal) {
 		return nil, fmt.Errorf("%s: %w; only checkpoints in one file can be read, such as the quantised ones", filepath.Base(path), err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s is not an ONNX file: %w", filepath.Base(path), err)
+	}
+	return w, nil
+}
+
+// readWeights indexes an ONNX file's bytes.
+func readWeights(data []byte) (*weights, error) {
+	g, err := parseONNX(data)
+	if err != nil {
+		return nil, err
 	}
 	w := &weights{graph: g, named: map[string]string{}, matmuls: map[string]operand{}}
 	w.indexNames()

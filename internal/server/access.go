@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"whisper-appliance/internal/auth"
+	"whisper-appliance/internal/fault"
 )
 
 type contextKey int
@@ -56,6 +57,9 @@ func (s *Server) permit(r *http.Request, scope auth.Scope) error {
 		TrustedProxies: c.TrustedProxies,
 		OwnUID:         uint32(os.Getuid()),
 	}, s.Keys)
+	if err != nil { // what a watcher of the log, fail2ban say, looks for
+		s.Log.Warn("access refused", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "reason", err.Error())
+	}
 	return err
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -38,6 +40,28 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, code, errorBody(r.URL.Path, code, f))
+	if code == http.StatusRequestEntityTooLarge || f.Kind == fault.NoSpace {
+		s.linger(w, r)
+	}
+}
+
+// How much of a refused body linger takes, and for how long.
+const (
+	lingerBytes = 64 << 20
+	lingerTime  = 10 * time.Second
+)
+
+// linger reads on after a refusal over HTTP/2: net/http resets such a stream
+// when its body was not read, and clients then drop the answer that says why.
+// (Over HTTP/1 net/http lingers by itself.)
+func (s *Server) linger(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 {
+		return
+	}
+	rc := http.NewResponseController(w)
+	rc.Flush()                                     //nolint:errcheck // the client has left
+	rc.SetReadDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // then for as long as it takes
+	io.CopyN(io.Discard, r.Body, lingerBytes)      //nolint:errcheck // it is not wanted
 }
 
 // statusOf is the status of a fault. A recording that nothing can read is a bad

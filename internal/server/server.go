@@ -92,6 +92,9 @@ func (s *Server) httpServer() *http.Server {
 // copies of them: another process may hold the same socket.
 func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...net.Listener) error {
 	srv := s.httpServer()
+	for _, reason := range s.missing() {
+		s.Log.Warn("not ready: a recording sent now is refused", "reason", reason)
+	}
 	served := make(chan error, len(listeners))
 	var wg sync.WaitGroup
 	for _, l := range listeners {
@@ -103,6 +106,7 @@ func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...ne
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	s.Log.Info("stopping", "requests_under_way", s.active.Load(), "wait_at_most", drain)
 	for _, l := range listeners {
 		l.Close()
 	}

@@ -28,34 +28,34 @@ const module = "whisper-appliance/"
 var layers = []struct{ pkg, may string }{
 	// 0: types and bare necessities
 	{"internal/version", ""},
-	{"internal/fault", ""},
+	{"internal/fault", "github.com/agnivade/levenshtein"},
 	{"internal/durable", ""},
 	{"internal/paths", "internal/fault"},
 	{"internal/transcript", "internal/fault"},
-	{"internal/api", "internal/fault internal/transcript"},
 	{"internal/score", "golang.org/x/text/unicode/norm internal/fault internal/transcript"},
 
 	// 1: each owner of one outside thing
-	{"internal/config", "github.com/agnivade/levenshtein github.com/pelletier/go-toml/v2 github.com/pelletier/go-toml/v2/unstable internal/durable internal/fault"},
+	{"internal/config", "github.com/pelletier/go-toml/v2 github.com/pelletier/go-toml/v2/unstable internal/durable internal/fault"},
 	{"internal/systemd", "github.com/coreos/go-systemd/v22/activation github.com/coreos/go-systemd/v22/daemon"},
 	{"internal/audio", "internal/fault"},
 	{"internal/auth", "internal/config internal/fault"},
 	{"internal/cert", "github.com/gofrs/flock internal/durable internal/fault"},
+	{"internal/api", "internal/cert internal/fault internal/transcript"},
 	{"internal/portmux", ""},
 
 	// 2: the processes beside the server, and what they work on
-	{"internal/engine", "golang.org/x/sys/unix internal/version os/exec"},
+	{"internal/engine", "golang.org/x/sys/unix internal/transcript internal/version os/exec"},
 	{"internal/whisper", "C internal/engine"},
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
-	{"internal/model", "github.com/agnivade/levenshtein github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault"},
+	{"internal/model", "github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault internal/transcript"},
 
 	// 3: the work
 	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
 	{"internal/appliance", "internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/transcribe"},
 
 	// 4: the doors
-	{"internal/server", "github.com/agnivade/levenshtein github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
+	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
 		"internal/api internal/auth internal/config internal/engine internal/fault internal/model internal/transcribe internal/transcript internal/version"},
 
 	// programs
