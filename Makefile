@@ -110,7 +110,7 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 	@go run ./tests/acceptance
 
 # setup.sh has installed ffmpeg: no test may miss it.
-test: export WA_NO_SKIP := ffmpeg
+test: export WA_NO_SKIP := ffmpeg is not installed
 test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
 	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs
 

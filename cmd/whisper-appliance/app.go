@@ -29,7 +29,7 @@ type app struct {
 	jsonOut bool // --json: one JSON document on out
 	url     string
 	key     string
-	trust   api.Trust // of a server at url
+	trust   api.Trust // of the server at url
 }
 
 // The variables that stand for the flags that say which server, and how.
@@ -45,15 +45,19 @@ const (
 func (a *app) client(ctx context.Context) (*api.Client, bool, error) {
 	key := a.orVariable(a.key, keyVariable)
 	if url := a.orVariable(a.url, urlVariable); url != "" {
-		c, err := api.OverNetwork(url, api.Trust{
-			Fingerprint: a.orVariable(a.trust.Fingerprint, fingerprintVariable),
-			CACert:      a.orVariable(a.trust.CACert, cacertVariable),
-		})
+		trust := a.trust
+		if trust == (api.Trust{}) {
+			trust = api.Trust{Fingerprint: a.orVariable("", fingerprintVariable), CACert: a.orVariable("", cacertVariable)}
+		}
+		c, err := api.OverNetwork(url, trust)
 		if err != nil {
 			return nil, false, err
 		}
 		c.Key = key
 		return c, true, nil
+	}
+	if a.trust != (api.Trust{}) {
+		return nil, false, usageError{errors.New("--fingerprint and --cacert are for a server that --url names")}
 	}
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", a.paths.APISocket)
 	switch {
