@@ -175,7 +175,9 @@ func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
 }
 
 // reserved are variables with our prefix that are no settings.
-func reserved() []string { return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY"} }
+func reserved() []string {
+	return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY", "WHISPER_APPLIANCE_FINGERPRINT", "WHISPER_APPLIANCE_CACERT"}
+}
 
 // firstCertificate makes or reads the certificate before the doors open. Only
 // the administrator's own files and names end the server here, and only while

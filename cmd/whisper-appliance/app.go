@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"whisper-appliance/internal/api"
@@ -40,6 +41,16 @@ const (
 	cacertVariable      = "WHISPER_APPLIANCE_CACERT"
 )
 
+// serverFlags gives c the flags that name a server. Only commands that talk to
+// one have them: the others work on this machine, whatever runs elsewhere.
+func (a *app) serverFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&a.url, "url", "", "`address` of the server; else $"+urlVariable+", else its socket on this machine")
+	f.StringVar(&a.key, "key", "", "API `key`; better in $"+keyVariable+", where no other user sees it")
+	f.StringVar(&a.trust.Fingerprint, "fingerprint", "", "`SHA256` of the certificate of an https server, as its log shows it; else $"+fingerprintVariable)
+	f.StringVar(&a.trust.CACert, "cacert", "", "PEM `file` with authorities to trust beside this machine's; else $"+cacertVariable)
+}
+
 // client is the server that was named or the one that runs on this machine,
 // false where there is none.
 func (a *app) client(ctx context.Context) (*api.Client, bool, error) {
@@ -59,6 +70,11 @@ func (a *app) client(ctx context.Context) (*api.Client, bool, error) {
 	if a.trust != (api.Trust{}) {
 		return nil, false, usageError{errors.New("--fingerprint and --cacert are for a server that --url names")}
 	}
+	return a.localServer(ctx)
+}
+
+// localServer is the server that runs on this machine, false where none does.
+func (a *app) localServer(ctx context.Context) (*api.Client, bool, error) {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", a.paths.APISocket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
@@ -68,7 +84,7 @@ func (a *app) client(ctx context.Context) (*api.Client, bool, error) {
 	}
 	conn.Close()
 	c := api.OverSocket(a.paths.APISocket)
-	c.Key = key
+	c.Key = a.orVariable(a.key, keyVariable)
 	return c, true, nil
 }
 

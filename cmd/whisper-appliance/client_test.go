@@ -79,7 +79,7 @@ func TestClosedSocketIsNoAbsence(t *testing.T) {
 // fingerprint, from the flag or from the variable.
 func TestStatusOverHTTPS(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, `{"status":"ok","version":"9.9"}`)
+		io.WriteString(w, `{"status":"ok","version":"9.9","whisper_available":true}`)
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()

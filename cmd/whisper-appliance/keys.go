@@ -68,14 +68,14 @@ func (a *app) addKey(name string, scopes []string) error {
 	if err := auth.AddFor(a.paths.State, path, key); err != nil {
 		return err
 	}
-	if err := a.printKey(key, plaintext); err != nil {
+	if err := a.printKey(path, key, plaintext); err != nil {
 		return err
 	}
 	return auth.CheckReader(a.paths.State, path)
 }
 
 // printKey shows a new key, which was saved and cannot be shown again.
-func (a *app) printKey(key auth.Key, plaintext string) error {
+func (a *app) printKey(path string, key auth.Key, plaintext string) error {
 	if a.jsonOut {
 		return a.printJSON(struct {
 			auth.Key
@@ -83,7 +83,7 @@ func (a *app) printKey(key auth.Key, plaintext string) error {
 		}{key, plaintext})
 	}
 	// The key alone on standard output, so that a script can take it.
-	fmt.Fprintln(a.errOut, "This is the only time that the key is shown:")
+	fmt.Fprintf(a.errOut, "Saved in %s, as a digest: this is the only time that the key is shown.\n", path)
 	_, err := fmt.Fprintln(a.out, plaintext)
 	return err
 }

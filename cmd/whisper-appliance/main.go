@@ -80,10 +80,6 @@ func rootCommand(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate(version.Line(program) + "\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
-	root.PersistentFlags().StringVar(&a.url, "url", "", "`address` of the server; else $WHISPER_APPLIANCE_URL, else its socket on this machine")
-	root.PersistentFlags().StringVar(&a.key, "key", "", "API `key`; better in $WHISPER_APPLIANCE_KEY, where no other user sees it")
-	root.PersistentFlags().StringVar(&a.trust.Fingerprint, "fingerprint", "", "`SHA256` of the certificate of an https server, as its log shows it; else $"+fingerprintVariable)
-	root.PersistentFlags().StringVar(&a.trust.CACert, "cacert", "", "PEM `file` with authorities to trust beside this machine's; else $"+cacertVariable)
 	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a))
 	return root
 }

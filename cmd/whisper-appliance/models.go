@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -219,32 +222,63 @@ func modelsImportCommand(a *app) *cobra.Command {
 }
 
 func modelsUseCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "use NAME",
 		Short: "Make a model the one in use",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, _, err := a.store()
+		Long: `Make a model the one in use: of the server that runs on this machine (or --url),
+or where none runs, of the next one that starts here.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := a.useModel(c.Context(), args[0])
 			if err != nil {
-				return err
-			}
-			m, err := transcribe.FindModel(s, args[0])
-			if err != nil {
-				return err
-			}
-			if err := a.paths.Prepare(); err != nil {
-				return err
-			}
-			if err := a.sources().Save(map[string]string{"models.default": m.Name}); err != nil {
 				return err
 			}
 			if a.jsonOut {
-				return a.printJSON(map[string]string{"model": m.Name})
+				return a.printJSON(map[string]string{"model": name})
 			}
-			fmt.Fprintf(a.out, "%s is the model in use.\n", m.Name)
-			return nil
+			_, err = fmt.Fprintf(a.out, "%s is the model in use.\n", name)
+			return err
 		},
 	}
+	a.serverFlags(c)
+	return c
+}
+
+// useModel asks the server, which knows its own models and what its settings
+// fix; without one it saves the setting.
+func (a *app) useModel(ctx context.Context, name string) (string, error) {
+	if client, ok, err := a.client(ctx); err != nil {
+		return "", err
+	} else if ok {
+		return client.UseModel(ctx, name)
+	}
+	s, _, err := a.store()
+	if err != nil {
+		return "", err
+	}
+	m, err := transcribe.FindModel(s, name)
+	if err != nil {
+		return "", err
+	}
+	if err := makeDir(filepath.Dir(a.paths.Settings), 0o711); err != nil {
+		return "", err
+	}
+	return m.Name, a.sources().Save(map[string]string{"models.default": m.Name})
+}
+
+// inUse is the model of the server that runs on this machine, or else the one
+// that the settings name.
+func (a *app) inUse(ctx context.Context, c *config.Config) string {
+	client, ok, err := a.localServer(ctx)
+	if err != nil || !ok {
+		return c.Models.Default
+	}
+	var s serverStatus
+	health, err := client.Health(ctx)
+	if err != nil || json.Unmarshal(health, &s) != nil {
+		return c.Models.Default
+	}
+	return cmp.Or(s.Model.Name, c.Models.Default)
 }
 
 func modelsRemoveCommand(a *app) *cobra.Command {
@@ -253,13 +287,14 @@ func modelsRemoveCommand(a *app) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Delete models, and what is left of broken downloads",
 		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, names []string) error {
+		RunE: func(c *cobra.Command, names []string) error {
 			s, conf, err := a.store()
 			if err != nil {
 				return err
 			}
+			current := a.inUse(c.Context(), conf)
 			for _, name := range names {
-				if err := s.Remove(name, conf.Models.Default); err != nil {
+				if err := s.Remove(name, current); err != nil {
 					return err
 				}
 				if a.jsonOut {

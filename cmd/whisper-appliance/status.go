@@ -46,14 +46,28 @@ func statusCommand(a *app) *cobra.Command {
 			if err := json.Unmarshal(health, &s); err != nil {
 				return err
 			}
+			print := a.printStatus
 			if a.jsonOut {
-				return a.printJSON(s)
+				print = func(s serverStatus) error { return a.printJSON(s) }
 			}
-			return a.printStatus(s)
+			if err := print(s); err != nil {
+				return err
+			}
+			return s.wrong()
 		},
 	}
 	a.jsonFlag(c)
+	a.serverFlags(c)
 	return c
+}
+
+// wrong is an error where the server would refuse a recording now, so that
+// scripts can ask.
+func (s serverStatus) wrong() error {
+	if s.WhisperAvailable {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "not_ready", "a recording sent now is refused")
 }
 
 func (a *app) printStatus(s serverStatus) error {
@@ -61,11 +75,14 @@ func (a *app) printStatus(s serverStatus) error {
 	for _, r := range s.Reasons {
 		fmt.Fprintf(a.out, "  %s\n", r)
 	}
-	memory := "not in memory: the next recording loads it"
-	if s.Model.Loaded {
-		memory = "in memory"
+	memory := ""
+	switch {
+	case s.Model.Loaded:
+		memory = ", in memory"
+	case s.WhisperAvailable:
+		memory = ", not in memory: the next recording loads it"
 	}
-	fmt.Fprintf(a.out, "model %s, %s\n", s.Model.Name, memory)
+	fmt.Fprintf(a.out, "model %s%s\n", s.Model.Name, memory)
 	_, err := fmt.Fprintf(a.out, "%d recordings transcribed\n", s.Transcriptions)
 	return err
 }

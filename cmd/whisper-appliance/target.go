@@ -43,6 +43,10 @@ func (o order) targets(files []string, format transcript.Format) ([]string, erro
 // refuse says why target cannot be what becomes of file, nil where it can: it
 // is there already, or is the recording itself.
 func (o order) refuse(file, target string) error {
+	if target != "" && !isDir(filepath.Dir(target)) {
+		return fault.New(fault.BadInput, "no_directory", "there is no directory %s", filepath.Dir(target)).On("--output").
+			Try("make it first: mkdir -p %s", filepath.Dir(target))
+	}
 	st, err := os.Stat(target)
 	if err != nil || !st.Mode().IsRegular() {
 		return nil // nothing is there, or what is there loses nothing by it

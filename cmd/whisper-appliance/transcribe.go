@@ -58,6 +58,7 @@ where none runs. The text goes to standard output; progress to a terminal only.`
 	f.BoolVar(&o.force, "force", false, "overwrite files that are there")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress, no notes")
 	f.BoolVar(&o.alone, "alone", false, "work without a server even where one runs")
+	a.serverFlags(c)
 	return c
 }
 
@@ -111,6 +112,9 @@ func onFlag(err error, flag string) error {
 // one does the i-th file of n.
 func (a *app) one(ctx context.Context, o order, format transcript.Format, recognise recogniser, target string, n, i int) error {
 	file := o.Path
+	if isDir(file) {
+		return fault.New(fault.BadInput, "is_directory", "%s is a directory", file).Try("name the recordings in it: %s", filepath.Join(file, "*"))
+	}
 	if err := o.refuse(file, target); err != nil {
 		return err
 	}

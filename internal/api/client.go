@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ type Client struct {
 // OverSocket is a client of the server behind a Unix socket.
 func OverSocket(path string) *Client {
 	return &Client{Base: "http://local", HTTP: &http.Client{Transport: &http.Transport{
+		ExpectContinueTimeout: time.Second,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
 		},
@@ -59,13 +61,25 @@ func (c *Client) Transcribe(ctx context.Context, q Request, sent func(done, size
 	if err != nil {
 		return nil, err
 	}
-	body, contentType := q.form(f, func(n int64) { sent(n, st.Size()) })
-	defer body.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/transcriptions", body)
+	if st.IsDir() {
+		return nil, fault.New(fault.BadInput, "is_directory", "%s is a directory", q.Path).Try("name the recordings in it: %s", filepath.Join(q.Path, "*"))
+	}
+	head, tail, contentType, err := q.form()
 	if err != nil {
 		return nil, err
 	}
+	file := &counter{r: f, sent: func(n int64) { sent(n, st.Size()) }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/transcriptions",
+		io.MultiReader(bytes.NewReader(head), file, bytes.NewReader(tail)))
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode().IsRegular() {
+		req.ContentLength = int64(len(head)) + st.Size() + int64(len(tail))
+	}
 	req.Header.Set("Content-Type", contentType)
+	// A server that will not have it says so before all of it is on its way.
+	req.Header.Set("Expect", "100-continue")
 	resp, err := c.do(req)
 	if err != nil {
 		return nil, err
@@ -74,37 +88,36 @@ func (c *Client) Transcribe(ctx context.Context, q Request, sent func(done, size
 	return follow(resp.Body, progress)
 }
 
-// form streams the request's form; nothing of the file is held in memory.
-func (q Request) form(f *os.File, sent func(int64)) (io.ReadCloser, string) {
-	r, w := io.Pipe()
-	form := multipart.NewWriter(w)
-	go func() { w.CloseWithError(q.write(form, f, sent)) }()
-	return r, form.FormDataContentType()
-}
-
-func (q Request) write(form *multipart.Writer, f *os.File, sent func(int64)) error {
-	fields := map[string]string{
-		"model": q.Model, "language": q.Language, "prompt": q.Prompt, "task": string(q.Task), "temperature": q.Temperature,
-	}
-	if q.Words {
-		fields["words"] = "true"
-	}
-	for name, value := range fields {
-		if value == "" {
+// form is what comes before and after the recording in the request's body.
+func (q Request) form() (head, tail []byte, contentType string, err error) {
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	for _, field := range [][2]string{
+		{"model", q.Model}, {"language", q.Language}, {"prompt", q.Prompt}, {"task", string(q.Task)},
+		{"temperature", q.Temperature}, {"words", wordsField(q.Words)},
+	} {
+		if field[1] == "" {
 			continue
 		}
-		if err := form.WriteField(name, value); err != nil {
-			return err
+		if err := form.WriteField(field[0], field[1]); err != nil {
+			return nil, nil, "", err
 		}
 	}
-	part, err := form.CreateFormFile("file", filepath.Base(q.Path))
-	if err != nil {
-		return err
+	if _, err := form.CreateFormFile("file", filepath.Base(q.Path)); err != nil {
+		return nil, nil, "", err
 	}
-	if _, err := io.Copy(part, &counter{r: f, sent: sent}); err != nil {
-		return err
+	n := b.Len()
+	if err := form.Close(); err != nil {
+		return nil, nil, "", err
 	}
-	return form.Close()
+	return b.Bytes()[:n:n], b.Bytes()[n:], form.FormDataContentType(), nil
+}
+
+func wordsField(on bool) string {
+	if on {
+		return "true"
+	}
+	return ""
 }
 
 type counter struct {
@@ -186,6 +199,28 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 	}
 	defer resp.Body.Close()
 	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// UseModel makes an installed model the one in use and gives its name.
+func (c *Client) UseModel(ctx context.Context, name string) (string, error) {
+	body, err := json.Marshal(map[string]string{"model": name})
+	if err != nil {
+		return "", err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, c.Base+"/api/v1/models/current", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var used struct {
+		Model string `json:"model"`
+	}
+	return used.Model, json.NewDecoder(resp.Body).Decode(&used)
 }
 
 // Health asks how the server is and gives its answer, a JSON document with a
