@@ -44,7 +44,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/portmux", ""},
 
 	// 2: the processes beside the server, and what they work on
-	{"internal/engine", "golang.org/x/sys/unix internal/transcript internal/version os/exec"},
+	{"internal/engine", "github.com/gofrs/flock golang.org/x/sys/unix internal/transcript internal/version os/exec"},
 	{"internal/whisper", "C internal/engine"},
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
@@ -66,7 +66,8 @@ var layers = []struct{ pkg, may string }{
 
 	// tests that look at the appliance from outside
 	{"tests/clips", "internal/audio internal/durable os/exec"},
-	{"tests/report", "internal/durable os/exec"},
+	{"tests/report", "internal/durable"},
+	{"tests/skips", ""},
 	{"tests/peer", "internal/durable os/exec"},
 	{"tests/appliance", "internal/auth internal/config internal/engine internal/version os/exec tests/clips"},
 	{"tests/appliance/run", "os/exec tests/appliance"},
