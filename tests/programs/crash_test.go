@@ -5,6 +5,7 @@ package programs
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -215,5 +216,50 @@ func TestHangUpFreesTheEngine(t *testing.T) {
 	t.Logf("the next client was answered after %v", time.Since(started).Round(10*time.Millisecond))
 	if files, _ := os.ReadDir(filepath.Join(a.State, "spool")); len(files) != 0 {
 		t.Errorf("left in the spool: %v", files)
+	}
+}
+
+// TestSecondServerIsRefused: starting twice by mistake costs the first nothing.
+func TestSecondServerIsRefused(t *testing.T) {
+	a := start(t, appliance.Options{})
+	for name, listen := range map[string]string{"same port": strings.TrimPrefix(a.URL, "http://"), "another port": "127.0.0.1:0"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(root(t), "build", "slot", "bin", "whisper-appliance-server"), "--listen", listen)
+		cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+a.State, "RUNTIME_DIRECTORY="+filepath.Dir(a.Run), "CONFIGURATION_DIRECTORY="+a.Config)
+		out, err := cmd.CombinedOutput()
+		if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "another") {
+			t.Errorf("%s: exit %d, %s", name, cmd.ProcessState.ExitCode(), out)
+		}
+	}
+	clip, want := reference(t)
+	text, _, err := ask(a, clip, "tiny").Transcribe(t.Context())
+	if err != nil || text != want {
+		t.Errorf("the first server afterwards: %q, %v", text, err)
+	}
+}
+
+// TestStoppedEngineDoesNotBlockHealth: a frozen engine holds up nobody who only asks
+// how the appliance is.
+func TestStoppedEngineDoesNotBlockHealth(t *testing.T) {
+	a := start(t, appliance.Options{})
+	clip, _ := reference(t)
+	if _, _, err := ask(a, clip, "tiny").Transcribe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := a.EnginePID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // it may have gone
+	for _, path := range []string{"/livez", "/health", "/readyz", "/api/status"} {
+		started := time.Now()
+		if _, err := clips.Do(t.Context(), "GET", a.URL+path, a.Key, "", nil); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("%s took %v beside a frozen engine", path, took)
+		}
 	}
 }
