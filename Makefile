@@ -37,7 +37,7 @@ TINY := $(MODELS)/ggml-tiny.bin
 
 # make run
 PORT  ?= 5001
-STATE ?= $(BUILD)/state
+STATE ?= build/state
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,8 +85,12 @@ $(TINY): $(ONNX)/package.json $(filter internal/model/%,$(GO_SOURCES)) | $(SLOT)
 	@WHISPER_APPLIANCE_MODELS_DIRECTORY=$(CURDIR)/$(MODELS) $(SLOT)/bin/whisper-appliance \
 		models import --replace --name tiny $(ONNX) >&2
 
+# By the environment, so that no name is read by make or the shell.
+run: export RUN_STATE = $(value STATE)
+run: export RUN_PORT = $(value PORT)
+run: export RUN_AUDIO = $(value AUDIO)
 run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcribe AUDIO=FILE and end
-	@tests/run.sh "$(SLOT)" "$(MODELS)" "$(STATE)" "$(PORT)" "$(AUDIO)"
+	@tests/run.sh "$(SLOT)" "$(MODELS)" "$$RUN_STATE" "$$RUN_PORT" "$$RUN_AUDIO"
 
 # ---- test ----
 
