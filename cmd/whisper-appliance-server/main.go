@@ -74,7 +74,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return errUsage
 	}
-	if flags.NArg() > 0 {
+	if flags.NArg() == 1 && flags.Arg(0) == "version" {
+		*show = true
+	} else if flags.NArg() > 0 {
 		fmt.Fprintf(stderr, "%s takes no arguments but flags: %q\n", program, flags.Args())
 		return errUsage
 	}

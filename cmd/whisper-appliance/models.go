@@ -91,8 +91,11 @@ func (a *app) printModels(listed []model.Listed, current string, all bool) error
 	fmt.Fprintln(w, "MODEL\tSTATE\tSIZE\tMEMORY\tLANGUAGES\t")
 	for _, l := range shown {
 		state := string(l.State)
-		if l.InUse {
+		switch {
+		case l.InUse && l.State == model.Installed:
 			state += ", in use"
+		case l.InUse:
+			state += ", chosen"
 		}
 		if l.Problem != "" {
 			state += ": " + l.Problem
@@ -143,7 +146,7 @@ func modelsPullCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := a.printResult(r); err != nil {
+				if err := a.printResult(r, conf.Models.Default); err != nil {
 					return err
 				}
 			}
@@ -173,7 +176,7 @@ func (m *meter) model(name string) func(model.Progress) {
 	}
 }
 
-func (a *app) printResult(r model.Result) error {
+func (a *app) printResult(r model.Result, current string) error {
 	if a.jsonOut {
 		return a.printJSON(r)
 	}
@@ -184,6 +187,9 @@ func (a *app) printResult(r model.Result) error {
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintln(a.errOut, w)
+	}
+	if r.Report.Info.Kind == model.Speech && r.Name != current {
+		fmt.Fprintf(a.errOut, "The model in use is %s; `%s models use %s` changes that.\n", current, program, r.Name)
 	}
 	return nil
 }
@@ -196,7 +202,7 @@ func modelsImportCommand(a *app) *cobra.Command {
 		Short: "Take in a GGML file, or convert a directory with a Whisper ONNX checkpoint",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, _, err := a.store()
+			s, conf, err := a.store()
 			if err != nil {
 				return err
 			}
@@ -212,7 +218,7 @@ func modelsImportCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printResult(r)
+			return a.printResult(r, conf.Models.Default)
 		},
 	}
 	c.Flags().StringVar(&o.Name, "name", "", "`name` to give it; left out: after the file or the checkpoint")

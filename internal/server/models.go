@@ -22,7 +22,7 @@ func (s *Server) modelName(asked string) (string, error) {
 	if asked == "" || slices.Contains(openAIModels, asked) {
 		current := s.Config().Models.Default
 		if _, err := s.Models.Resolve(current); err != nil {
-			return "", fault.New(fault.Unavailable, "model_not_installed", "the appliance has no model yet: %v", err).Try("%s", fault.Hint(err))
+			return "", s.noModel(err)
 		}
 		return current, nil
 	}
@@ -32,6 +32,17 @@ func (s *Server) modelName(asked string) (string, error) {
 		return "", e
 	}
 	return asked, nil
+}
+
+// noModel is for an appliance whose model in use is not there; it may have others.
+func (s *Server) noModel(err error) error {
+	f := fault.New(fault.Unavailable, "model_not_installed", "the model in use is missing: %v", err).Try("%s", fault.Hint(err))
+	all, listing := s.Models.List()
+	i := slices.IndexFunc(all, func(l model.Listed) bool { return l.Kind == model.Speech && l.State == model.Installed })
+	if listing != nil || i < 0 {
+		return f
+	}
+	return f.Try("%s, or use one that is here: `whisper-appliance models use %s`", f.Hint, all[i].Name)
 }
 
 // ModelObject is OpenAI's model object.

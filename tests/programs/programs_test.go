@@ -97,6 +97,10 @@ func TestVersions(t *testing.T) {
 			t.Errorf("%s --version: %v", program, err)
 			continue
 		}
+		command[len(command)-1] = "version"
+		if again, err := exec.CommandContext(t.Context(), command[0], command[1:]...).Output(); err != nil || !bytes.Equal(again, out) {
+			t.Errorf("%s version: %q, %v; --version: %q", program, again, err, out)
+		}
 		rest, ok := strings.CutPrefix(strings.TrimSpace(string(out)), program+" "+version)
 		if !ok || !strings.Contains(rest, "commit ") || !strings.Contains(rest, " of 20") {
 			t.Errorf("%s --version: %q", program, out)
