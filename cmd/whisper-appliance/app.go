@@ -25,6 +25,7 @@ import (
 type app struct {
 	paths   paths.Paths
 	environ []string // as os.Environ gives it
+	in      io.Reader
 	out     io.Writer
 	errOut  io.Writer
 	jsonOut bool // --json: one JSON document on out

@@ -149,6 +149,7 @@ func configSetCommand(a *app) *cobra.Command {
 			fmt.Fprintf(a.out, "saved to %s; %s\n", a.paths.Settings, inForce)
 			return nil
 		},
+		ValidArgsFunction: completeKeys,
 	}
 }
 

@@ -50,7 +50,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{environ: os.Environ(), out: stdout, errOut: stderr}
+	a := &app{environ: os.Environ(), in: os.Stdin, out: stdout, errOut: stderr}
 	root := rootCommand(a)
 	root.SetArgs(args)
 	root.SetOut(stdout)

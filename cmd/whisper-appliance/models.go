@@ -153,6 +153,7 @@ func modelsPullCommand(a *app) *cobra.Command {
 			return nil
 		},
 	}
+	c.ValidArgsFunction = a.completeModels(isAway)
 	c.Flags().StringArrayVar(&from, "from", nil, "`directory` or address to look at first; can be repeated")
 	c.Flags().BoolVar(&only, "mirror-only", false, "ask mirrors alone, never the upstream hub")
 	return c
@@ -247,6 +248,7 @@ or where none runs, of the next one that starts here.`,
 		},
 	}
 	a.serverFlags(c)
+	c.ValidArgsFunction = a.completeModels(isHere)
 	return c
 }
 
@@ -293,6 +295,8 @@ func modelsRemoveCommand(a *app) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Delete models, and what is left of broken downloads",
 		Args:    cobra.MinimumNArgs(1),
+
+		ValidArgsFunction: a.completeModels(isHere),
 		RunE: func(c *cobra.Command, names []string) error {
 			s, conf, err := a.store()
 			if err != nil {
@@ -321,6 +325,8 @@ func modelsVerifyCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [NAME…]",
 		Short: "Check model files, all that are here where none is named",
+
+		ValidArgsFunction: a.completeModels(isHere),
 		RunE: func(c *cobra.Command, names []string) error {
 			s, _, err := a.store()
 			if err != nil {

@@ -30,6 +30,9 @@ func (o order) targets(files []string, format transcript.Format) ([]string, erro
 	from := map[string]string{}
 	for i, file := range files {
 		base := filepath.Base(file)
+		if file == "-" {
+			base = "stdin"
+		}
 		targets[i] = filepath.Join(o.output, strings.TrimSuffix(base, filepath.Ext(base))+format.Extension())
 		if other, taken := from[targets[i]]; taken {
 			return nil, usageError{fmt.Errorf("%s and %s would both be written to %s: do them one by one, each with its own --output",

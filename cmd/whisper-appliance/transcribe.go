@@ -40,7 +40,8 @@ func transcribeCommand(a *app) *cobra.Command {
 		Long: `Turn recordings into text: anything that ffmpeg reads, sound or video.
 
 It works through the server that runs on this machine (or --url), and by itself
-where none runs. The text goes to standard output; progress to a terminal only.`,
+where none runs. The text goes to standard output; progress to a terminal only.
+A FILE of - is standard input.`,
 		Example: `  whisper-appliance transcribe talk.mp3
   whisper-appliance transcribe --format srt --output subtitles/ *.mp4
   whisper-appliance transcribe --language de --translate rede.ogg`,
@@ -59,6 +60,7 @@ where none runs. The text goes to standard output; progress to a terminal only.`
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress, no notes")
 	f.BoolVar(&o.alone, "alone", false, "work without a server even where one runs")
 	a.serverFlags(c)
+	a.completeTranscribe(c)
 	return c
 }
 
@@ -87,6 +89,14 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 	var failed []error
 	for i, file := range files {
 		o.Path = file
+		if file == "-" {
+			spooled, err := spoolInput(a.in)
+			if err != nil {
+				return err
+			}
+			defer os.Remove(spooled)
+			o.Path = spooled
+		}
 		if err := a.one(ctx, o, format, recognise, targets[i], len(files), i); err != nil {
 			if len(files) > 1 {
 				err = fmt.Errorf("%s: %w", file, err)
@@ -98,6 +108,20 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// spoolInput puts standard input into a file: media are read back and forth.
+func spoolInput(in io.Reader) (path string, err error) {
+	f, err := os.CreateTemp("", "whisper-appliance-input-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, in)
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", fmt.Errorf("read standard input: %w", err)
+	}
+	return f.Name(), nil
 }
 
 // onFlag names the flag where the server would name its field.
