@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -249,4 +250,28 @@ func TestPanics(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMissingPartsAreSaid: the server serves without a part, says at its start
+// what it lacks, one warning a part, and refuses what needs it.
+func TestMissingPartsAreSaid(t *testing.T) {
+	r := oneOfMany(t, talks)
+	r.conf.Models.Default = "base"
+	r.Programs = []string{filepath.Join(t.TempDir(), "no-such-decoder")}
+	var log logged
+	r.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s := serve(t, r, time.Second)
+	c := s.dial(t)
+	if a, _ := c.get(t, "/health"); a.status != 503 || !strings.Contains(a.body, "base is not installed") || !strings.Contains(a.body, "no-such-decoder") {
+		t.Errorf("health: %d, %s", a.status, a.body)
+	}
+	c.post("/v1/audio/transcriptions", recording("file"))
+	if a, _ := c.answer(t); a.status != 503 || !strings.Contains(a.body, "models pull base") {
+		t.Errorf("a recording: %d, %s", a.status, a.body)
+	}
+	if n := strings.Count(log.String(), "level=WARN msg=\"not ready"); n != 2 {
+		t.Errorf("%d warnings, want one for each of the two parts:\n%s", n, log.String())
+	}
+	s.stop()
+	<-s.ended
 }
