@@ -42,7 +42,7 @@ fi
 # A world of its own for apt: nothing of the machine's package state is touched.
 # A mirror that lags serves an expired Release file for this suite; the
 # signatures are checked all the same.
-mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/deb" "$work/root"
+mkdir -p "$work/lists/partial" "$work/archives/partial" "$work/deb" "$work/tree"
 : >"$work/status"
 echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/sources.list"
 apt() {
@@ -81,12 +81,12 @@ while read -r p version _ digest; do
 		say "$p $version does not have the digest that the signed package list names"
 		exit 1
 	fi
-	dpkg-deb -x "$file" "$work/root"
+	dpkg-deb -x "$file" "$work/tree"
 done <"$work/lock"
 
 # Only what the engine needs.
 out="$work/out"
-libs="$work/root/usr/lib/$triplet"
+libs="$work/tree/usr/lib/$triplet"
 mkdir -p "$out/lib/backends" "$out/include" "$out/doc"
 for l in "$loader" libc.so.6 libm.so.6 libmvec.so.1 libstdc++.so.6 libgcc_s.so.1 libgomp.so.1 \
 	libwhisper.so.1 libggml.so.0 libggml-base.so.0; do
@@ -97,11 +97,11 @@ cp -L "$libs"/ggml/backends*/libggml-cpu*.so "$out/lib/backends/"
 for l in whisper ggml ggml-base; do # the names the linker looks for
 	ln -s "$(cd "$out/lib" && echo lib$l.so.*)" "$out/lib/lib$l.so"
 done
-cp "$work"/root/usr/include/whisper.h "$work"/root/usr/include/ggml*.h "$out/include/"
+cp "$work"/tree/usr/include/whisper.h "$work"/tree/usr/include/ggml*.h "$out/include/"
 for p in $packages; do
 	# -dev packages link to their library's directory
-	if [ -f "$work/root/usr/share/doc/$p/copyright" ]; then
-		cp -L "$work/root/usr/share/doc/$p/copyright" "$out/doc/$p.copyright"
+	if [ -f "$work/tree/usr/share/doc/$p/copyright" ]; then
+		cp -L "$work/tree/usr/share/doc/$p/copyright" "$out/doc/$p.copyright"
 	fi
 done
 chmod -R u+w,go+rX "$out"

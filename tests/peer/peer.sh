@@ -46,13 +46,13 @@ trap 'exit 130' INT TERM
 say "installing whisper.cpp-tools of $suite"
 mmdebstrap --quiet --mode=root --variant=minbase --include=whisper.cpp-tools \
 	--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
-	"$suite" "$work/root" "deb [signed-by=$keyring] $mirror $suite main" >&2
+	"$suite" "$work/tree" "deb [signed-by=$keyring] $mirror $suite main" >&2
 
 # shellcheck disable=SC2016 # dpkg-query expands it
-chroot "$work/root" dpkg-query -W -f '${Package} ${Version}\n' >"$work/root/versions"
-chmod 755 "$work/root"
+chroot "$work/tree" dpkg-query -W -f '${Package} ${Version}\n' >"$work/tree/versions"
+chmod 755 "$work/tree"
 rm -rf "$dir"
-mv "$work/root" "$dir"
+mv "$work/tree" "$dir"
 
 got=$(awk '$1 == "libwhisper1" {print $2}' "$dir/versions")
 [ "$got" = "$wanted" ] || say "warning: $suite has whisper.cpp $got, the engine runtime was made from $wanted: make engine-runtime"
