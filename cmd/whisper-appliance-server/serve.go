@@ -69,19 +69,16 @@ func prepare(listen string, stderr io.Writer) (paths.Paths, *appliance.Settings,
 	if listen != "" {
 		from.Flags = []config.Flag{{Name: "listen", Key: "server.listen", Text: listen}}
 	}
+	settings, err := appliance.LoadSettings(from)
+	if err != nil {
+		return p, nil, nil, err
+	}
 	// The settings say how to log, and log themselves when they change.
-	c, _, err := config.Load(from)
+	log, err := newLogger(stderr, settings.Current().Log, os.Getenv("JOURNAL_STREAM"))
 	if err != nil {
 		return p, nil, nil, err
 	}
-	log, err := newLogger(stderr, c.Log, os.Getenv("JOURNAL_STREAM"))
-	if err != nil {
-		return p, nil, nil, err
-	}
-	settings, err := appliance.LoadSettings(from, log)
-	if err != nil {
-		return p, nil, log, err
-	}
+	settings.Log = log
 	for _, note := range settings.Report().Notes {
 		log.Warn("setting has no effect", "note", note)
 	}
@@ -155,12 +152,8 @@ func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
 		}
 		return nil, e
 	}
-	if conn, err := net.Dial("unix", p.APISocket); err == nil {
-		conn.Close()
-		tcp.Close()
-		return nil, fault.New(fault.Conflict, "already_running", "another server already answers on %s", p.APISocket).
-			Try("stop it, or give this one a STATE_DIRECTORY of its own")
-	}
+	// What lies there is left from an earlier server: one that lives has the
+	// lock of the engine's socket beside it, and appliance.New has asked.
 	os.Remove(p.APISocket) //nolint:errcheck // Listen says what is wrong
 	local, err := net.Listen("unix", p.APISocket)
 	if err != nil {

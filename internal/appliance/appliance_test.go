@@ -28,10 +28,11 @@ func eventually(t *testing.T, what string, cond func() bool) {
 func TestSettingsFollowTheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "settings.toml")
 	var log bytes.Buffer
-	s, err := LoadSettings(config.Sources{Settings: file}, slog.New(slog.NewTextHandler(&log, nil)))
+	s, err := LoadSettings(config.Sources{Settings: file})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Log = slog.New(slog.NewTextHandler(&log, nil))
 	if got := s.Current().Models.Default; got != config.Default().Models.Default {
 		t.Errorf("without a file the model is %q", got)
 	}
@@ -42,7 +43,7 @@ func TestSettingsFollowTheFile(t *testing.T) {
 		t.Errorf("at once after Save the model is %q, want tiny", got)
 	}
 	// Another process saves: the CLI, say.
-	if err := config.SaveSetting(file, "models.default", "small"); err != nil {
+	if err := config.SaveSettings(file, map[string]string{"models.default": "small"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the model that another process saved", func() bool { return s.Current().Models.Default == "small" })
@@ -61,7 +62,7 @@ func TestSettingsFollowTheFile(t *testing.T) {
 
 func TestSaveOfWhatIsFixedElsewhere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "settings.toml")
-	s, err := LoadSettings(config.Sources{Settings: file, Environ: []string{"WHISPER_APPLIANCE_MODELS_DEFAULT=base"}}, slog.New(slog.DiscardHandler))
+	s, err := LoadSettings(config.Sources{Settings: file, Environ: []string{"WHISPER_APPLIANCE_MODELS_DEFAULT=base"}})
 	if err != nil {
 		t.Fatal(err)
 	}

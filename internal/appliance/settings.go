@@ -13,8 +13,9 @@ import (
 // settings.toml counts without a restart. A file that was made wrong meanwhile
 // is reported once and the last good settings stay.
 type Settings struct {
+	Log *slog.Logger // set before Current; the settings themselves say how to log
+
 	sources config.Sources
-	log     *slog.Logger
 
 	mu      sync.Mutex
 	current *config.Config
@@ -27,8 +28,8 @@ type Settings struct {
 const recheck = 500 * time.Millisecond
 
 // LoadSettings reads all sources. The error is config.Load's.
-func LoadSettings(from config.Sources, log *slog.Logger) (*Settings, error) {
-	s := &Settings{sources: from, log: log, seen: stat(from.Settings)}
+func LoadSettings(from config.Sources) (*Settings, error) {
+	s := &Settings{sources: from, Log: slog.New(slog.DiscardHandler), seen: stat(from.Settings)}
 	var err error
 	s.current, s.report, err = config.Load(from)
 	return s, err
@@ -72,7 +73,7 @@ func (s *Settings) refresh() {
 	s.seen = now
 	c, report, err := config.Load(s.sources)
 	if err != nil {
-		s.log.Error("changed settings are not taken over", "error", err)
+		s.Log.Error("changed settings are not taken over", "error", err)
 		return
 	}
 	s.current, s.report = c, report

@@ -55,10 +55,3 @@ func decodeF32(dst []float32, b []byte) {
 		dst[i] = max(-1, min(1, math.Float32frombits(bits)))
 	}
 }
-
-// encodeF32 is the reverse of decodeF32.
-func encodeF32(dst []byte, src []float32) {
-	for i, v := range src {
-		binary.LittleEndian.PutUint32(dst[i*SampleSize:], math.Float32bits(v))
-	}
-}

@@ -1,6 +1,7 @@
 package audio
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
@@ -113,4 +114,11 @@ func equal(a, b []float32) bool {
 		}
 	}
 	return true
+}
+
+// encodeF32 is the reverse of decodeF32.
+func encodeF32(dst []byte, src []float32) {
+	for i, v := range src {
+		binary.LittleEndian.PutUint32(dst[i*SampleSize:], math.Float32bits(v))
+	}
 }

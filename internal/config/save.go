@@ -21,16 +21,11 @@ import (
 // settingsNote begins settings.toml.
 const settingsNote = "# Saved by the appliance, which rewrites this file. Your own settings belong in config.toml.\n"
 
-// SaveSetting writes one setting to the settings file at path, which need not
-// exist, and keeps what else is in it. The value is in words, as a variable
-// has it: "true", "4GiB", "a,b". A key or value that Load would refuse is a
-// fault, and the file stays as it was.
-func SaveSetting(path, key, value string) error {
-	return SaveSettings(path, map[string]string{key: value})
-}
-
-// SaveSettings is SaveSetting for settings that go together, such as
-// tls.certificate and tls.key: all of them are saved or none.
+// SaveSettings writes settings to the settings file at path, which need not
+// exist, and keeps what else is in it. The values are in words, as a variable
+// has them: "true", "4GiB", "a,b". With a key or value that Load would refuse
+// it is a fault, and the file stays as it was: all of them are saved or none,
+// as tls.certificate and tls.key go together.
 func SaveSettings(path string, changes map[string]string) error {
 	plain, err := parseChanges(changes)
 	if err != nil {

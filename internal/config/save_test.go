@@ -65,7 +65,7 @@ func TestSaveSettingKeepsTheRest(t *testing.T) {
 	if err := os.WriteFile(path, []byte("[models]\ndefault = \"base\"\nfuture = [1, 2]\n[log]\nlevel = \"warn\"\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := SaveSetting(path, "models.default", "tiny"); err != nil {
+	if err := saveSetting(path, "models.default", "tiny"); err != nil {
 		t.Fatal(err)
 	}
 	text := read(t, path)
@@ -94,7 +94,7 @@ func TestSaveSettingRefuses(t *testing.T) {
 		{"models.default", "a/b", "bad_value", "models.default cannot be"},
 	}
 	for _, tt := range tests {
-		err := SaveSetting(path, tt.key, tt.value)
+		err := saveSetting(path, tt.key, tt.value)
 		e, ok := errors.AsType[*fault.Error](err)
 		if !ok || e.Code != tt.code || e.Kind != fault.BadInput || !strings.Contains(e.Message, tt.want) {
 			t.Errorf("%s=%s: %v, want %s", tt.key, tt.value, err, tt.want)
@@ -115,18 +115,18 @@ func TestSaveSettingFailures(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("[models\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := SaveSetting(broken, "log.level", "info"); err == nil || !strings.Contains(err.Error(), broken+":1:") {
+	if err := saveSetting(broken, "log.level", "info"); err == nil || !strings.Contains(err.Error(), broken+":1:") {
 		t.Errorf("broken file: %v", err)
 	}
 	if read(t, broken) != "[models\n" {
 		t.Error("the broken file was changed")
 	}
 	alone(t, broken)
-	err := SaveSetting(filepath.Join(dir, "no", "settings.toml"), "log.level", "info")
+	err := saveSetting(filepath.Join(dir, "no", "settings.toml"), "log.level", "info")
 	if fault.KindOf(err) != fault.NotFound || !strings.Contains(fault.Hint(err), filepath.Join(dir, "no")) {
 		t.Errorf("no directory: %v", err)
 	}
-	if err := SaveSetting(dir, "log.level", "info"); err == nil {
+	if err := saveSetting(dir, "log.level", "info"); err == nil {
 		t.Error("a directory was rewritten")
 	}
 }
@@ -178,7 +178,7 @@ func TestSaveSettingAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, key := range keys {
 		wg.Go(func() {
-			if err := SaveSetting(path, key, "3"); err != nil {
+			if err := saveSetting(path, key, "3"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -258,4 +258,9 @@ func TestUnmarshalStrict(t *testing.T) {
 			t.Errorf("%q: %v, want %s", in, err, want)
 		}
 	}
+}
+
+// saveSetting saves one setting.
+func saveSetting(path, key, value string) error {
+	return SaveSettings(path, map[string]string{key: value})
 }

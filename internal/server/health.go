@@ -103,7 +103,8 @@ func (s *Server) modelStatus(ctx context.Context, ready bool) ModelStatus {
 		WhisperAvailable: ready, CurrentModelName: s.Config().Models.Default, DownloadedModelIDs: []string{},
 		AvailableModelsInfo: map[string]ModelInfo{},
 	}
-	m.ModelLoaded = s.loadedModel(ctx) != ""
+	es := s.engineStatus(ctx)
+	m.ModelLoaded = es != nil && es.Model != nil
 	all, err := s.Models.List()
 	if err != nil {
 		return m
@@ -121,19 +122,19 @@ func (s *Server) modelStatus(ctx context.Context, ready bool) ModelStatus {
 	return m
 }
 
-// loadedModel is the file in the engine's memory, "" where no engine runs. It
-// never starts one: asking how it is must not wake it.
-func (s *Server) loadedModel(ctx context.Context) string {
+// engineStatus is what the engine says of itself, nil where none runs. It never
+// starts one: asking how it is must not wake it, nor wait for one that is frozen.
+func (s *Server) engineStatus(ctx context.Context) *engine.Status {
 	if s.EngineRunning != nil && !s.EngineRunning() {
-		return ""
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	st, err := s.Engine.Status(ctx)
-	if err != nil || st.Model == nil {
-		return ""
+	if err != nil {
+		return nil
 	}
-	return st.Model.File
+	return &st
 }
 
 // ApplianceStatus is the original's /api/status.
@@ -196,12 +197,8 @@ func (s *Server) status(ctx context.Context, _ *struct{}) (*body[ApplianceStatus
 		},
 		Timestamp: time.Now().UTC().Format(time.RFC3339),
 	}
-	if s.EngineRunning == nil || s.EngineRunning() {
-		ask, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-		defer cancel()
-		if es, err := s.Engine.Status(ask); err == nil {
-			st.Engine, st.Whisper.ModelLoaded = &es, es.Model != nil
-		}
+	if st.Engine = s.engineStatus(ctx); st.Engine != nil {
+		st.Whisper.ModelLoaded = st.Engine.Model != nil
 	}
 	return answerWith(st), nil
 }

@@ -124,12 +124,12 @@ func TestTables(t *testing.T) {
 func TestExitCode(t *testing.T) {
 	for _, args := range [][]string{{"-no-such-flag"}, {"-runs", "0"}} {
 		var stderr bytes.Buffer
-		if code := exitCode(run(t.Context(), args, io.Discard, &stderr), &stderr); code != exitUsage || stderr.Len() == 0 {
+		if code := report.ExitCode(program, run(t.Context(), args, io.Discard, &stderr), &stderr); code != report.ExitUsage || stderr.Len() == 0 {
 			t.Errorf("%v: exit code %d, %q", args, code, stderr.String())
 		}
 	}
 	var stderr bytes.Buffer
-	if code := exitCode(run(t.Context(), []string{"-peer", t.TempDir()}, io.Discard, &stderr), &stderr); code != exitError || !strings.Contains(stderr.String(), "peer.sh") {
+	if code := report.ExitCode(program, run(t.Context(), []string{"-peer", t.TempDir()}, io.Discard, &stderr), &stderr); code != report.ExitError || !strings.Contains(stderr.String(), "peer.sh") {
 		t.Errorf("no peer: exit code %d, %q", code, stderr.String())
 	}
 }

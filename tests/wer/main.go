@@ -27,19 +27,13 @@ import (
 	"whisper-appliance/tests/report"
 )
 
-const (
-	program   = "wer"
-	exitError = 1
-	exitUsage = 64
-)
+const program = "wer"
 
 // tolerance is by how much our rate may be above the peer's.
 const tolerance = 0.005
 
 // bestOf is how many candidates both sides weigh where they decode again.
 const bestOf = 5
-
-var errUsage = errors.New("usage")
 
 // settings are the flags.
 type settings struct {
@@ -52,19 +46,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
-	os.Exit(exitCode(err, os.Stderr))
-}
-
-// exitCode is the one place where errors become exit codes and final words.
-func exitCode(err error, stderr io.Writer) int {
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.Is(err, errUsage):
-		return exitUsage // flag has said why
-	}
-	fmt.Fprintf(stderr, "%s: %v\n", program, err)
-	return exitError
+	os.Exit(report.ExitCode(program, err, os.Stderr))
 }
 
 func parse(args []string, stderr io.Writer) (s settings, err error) {
@@ -81,7 +63,7 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return s, err
 		}
-		return s, errUsage
+		return s, report.ErrUsage
 	}
 	if s.root, err = appliance.Root(); err != nil {
 		return s, err

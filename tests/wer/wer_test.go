@@ -115,11 +115,11 @@ func TestVerdict(t *testing.T) {
 func TestExitCode(t *testing.T) {
 	var stderr bytes.Buffer
 	err := run(t.Context(), []string{"-no-such-flag"}, io.Discard, &stderr)
-	if code := exitCode(err, &stderr); code != exitUsage || !strings.Contains(stderr.String(), "no-such-flag") {
+	if code := report.ExitCode(program, err, &stderr); code != report.ExitUsage || !strings.Contains(stderr.String(), "no-such-flag") {
 		t.Errorf("a wrong flag: exit code %d, %q", code, stderr.String())
 	}
 	err = run(t.Context(), []string{"-speech", t.TempDir()}, io.Discard, &stderr)
-	if code := exitCode(err, &stderr); code != exitError || !strings.Contains(stderr.String(), "manifest") {
+	if code := report.ExitCode(program, err, &stderr); code != report.ExitError || !strings.Contains(stderr.String(), "manifest") {
 		t.Errorf("no recordings: exit code %d, %q", code, stderr.String())
 	}
 }
