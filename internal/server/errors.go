@@ -30,17 +30,18 @@ type openAIError struct {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := s.asFault(r.Context(), err)
 	code := statusOf(f)
-	switch f.Kind {
-	case fault.Unauthorized:
+	unread := f.Kind == fault.TooLarge || f.Kind == fault.NoSpace // the rest of the body is not worth reading
+	switch {
+	case f.Kind == fault.Unauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
-	case fault.Busy:
+	case f.Kind == fault.Busy:
 		w.Header().Set("Retry-After", "10")
-	case fault.TooLarge, fault.NoSpace:
-		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+	case unread:
+		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, code, errorBody(r.URL.Path, code, f))
-	if code == http.StatusRequestEntityTooLarge || f.Kind == fault.NoSpace {
+	if unread {
 		s.linger(w, r)
 	}
 }
