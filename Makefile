@@ -71,6 +71,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@CGO_ENABLED=1 go build -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
+	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
 	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp VERSION LICENSE $(SLOT)/
 	@touch $@
 

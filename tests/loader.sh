@@ -3,5 +3,7 @@
 # usage: loader.sh LIB PROGRAM ARGS…
 lib=$1
 shift
-loader=$(echo "$lib"/ld-linux-*.so.*) # there is one
+for loader in "$lib"/ld-linux-*.so.* "$lib"/ld.so; do # there is one: a slot's is called ld.so
+	[ -x "$loader" ] && break
+done
 exec "$loader" --library-path "$lib" "$@"

@@ -12,20 +12,30 @@ import (
 
 // Where an installed appliance lies.
 const (
-	slotsDir   = "/opt/whisper-appliance/slots"
+	optHome    = "/opt/whisper-appliance"
+	slotsDir   = optHome + "/slots"
 	packageDir = "/usr/lib/whisper-appliance"
 	configHome = "/etc/whisper-appliance"
 	stateHome  = "/var/lib/whisper-appliance"
 	cacheHome  = "/var/cache/whisper-appliance"
 	runHome    = "/run/whisper-appliance"
 	tempHome   = "/tmp"
+	dropInHome = "/etc/systemd/system"
+	unitHome   = "/usr/lib/systemd/system"
 )
 
 const (
-	product      = "whisper-appliance"
-	apiSocket    = "api.sock"
-	engineSocket = "engine.sock" // the longest of the sockets' names
+	product   = "whisper-appliance"
+	apiSocket = "api.sock"
 )
+
+// engineSocket is the name of the engine's socket of a slot, "" for none.
+func engineSocket(slot string) string {
+	if slot == "" {
+		return "engine.sock"
+	}
+	return "engine-" + slot + ".sock"
+}
 
 // finder is one Find in progress.
 type finder struct {
@@ -55,6 +65,31 @@ func (f *finder) place(exe string) (Kind, string) {
 		return Development, slot
 	}
 	return Standalone, slot
+}
+
+// installed fills in what only an installed appliance has.
+func (f *finder) installed(p *Paths) {
+	if p.Kind != Installed {
+		return
+	}
+	p.SlotName = filepath.Base(p.Slot)
+	root := f.env.Root
+	for _, d := range []struct {
+		name string
+		to   *string
+		path string
+	}{
+		{"slots", &p.Slots, root + slotsDir},
+		{"current", &p.Current, root + optHome + "/current"},
+		{"stable", &p.Stable, root + optHome + "/stable"},
+		{"golden", &p.Golden, root + packageDir + "/golden"},
+		{"updater", &p.Updater, root + stateHome + "-updater"},
+		{"units", &p.Shipped, root + unitHome},
+		{"drop-ins", &p.DropIns, root + dropInHome},
+	} {
+		*d.to = d.path
+		f.note(d.name, d.path, "installed")
+	}
 }
 
 // inCheckout reports whether dir or a directory above it is our module's.
@@ -154,7 +189,7 @@ func (f *finder) ownRun(kind Kind, state string) (dir, origin string) {
 	if xdg := f.env.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(xdg) && f.env.Getenv("STATE_DIRECTORY") == "" {
 		dir, origin = filepath.Join(xdg, product), "environment XDG_RUNTIME_DIR"
 	}
-	if len(filepath.Join(dir, engineSocket)) <= maxSocket {
+	if len(filepath.Join(dir, engineSocket(""))) <= maxSocket {
 		return dir, origin
 	}
 	temp := cmp.Or(f.env.Getenv("TMPDIR"), f.env.Root+tempHome)

@@ -8,7 +8,6 @@ package paths
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"whisper-appliance/internal/fault"
@@ -59,8 +58,18 @@ func System() Env {
 // Paths is where everything is. Paths are absolute; the files and directories
 // need not exist.
 type Paths struct {
-	Kind Kind
-	Slot string // the release in use: a directory with bin, lib and share
+	Kind     Kind
+	Slot     string // the release in use: a directory with bin, lib and share
+	SlotName string // "a", "b" or "golden"; "" where there are no slots
+
+	// Of an installed appliance; "" elsewhere.
+	Slots   string // directory of the slots a, b and golden
+	Current string // link to the slot that serves
+	Stable  string // link to the slot that was last found good
+	Golden  string // the package's own release, which no update writes
+	Updater string // what the updater must keep; its lock is here too
+	DropIns string // where administrators and doctor put drop-ins for units
+	Shipped string // where the package's units are
 
 	Config    string // the administrator's settings, config.toml
 	ConfigDir string // config.d, more of them
@@ -69,12 +78,14 @@ type Paths struct {
 	Settings  string // what page and CLI save, settings.toml
 	Models    string // unless the settings name another directory
 	Spool     string // uploads while they are worked on
+	Pending   string // work to be taken up after a restart, a file for each piece
 	TLS       string // the certificate that the appliance makes
 	Cache     string // what can be had again
 	Run       string // sockets
 
 	APISocket    string // the server's door on this machine
-	EngineSocket string // the engine's, for the server alone
+	EngineSocket string // the engine's, for the server alone; each slot has its own
+	DecodeSocket string // the decoders', for the server alone
 
 	FFmpeg string // the first ffmpeg in PATH; "" where there is none
 
@@ -100,21 +111,12 @@ func (p Paths) List() []Entry { return p.list }
 func (p Paths) EngineProgram() []string {
 	lib := filepath.Join(p.Slot, "lib", "engine")
 	return []string{
-		filepath.Join(lib, loader(runtime.GOARCH)),
+		filepath.Join(lib, "ld.so"),
 		"--library-path", lib,
 		"--argv0", "whisper-appliance-engine",
 		filepath.Join(p.Slot, "bin", "whisper-appliance-engine"),
 		"--backends", filepath.Join(lib, "backends"),
 	}
-}
-
-// loader is the name of the C library's own loader on a processor, by Go's
-// name for that.
-func loader(goarch string) string {
-	if goarch == "arm64" {
-		return "ld-linux-aarch64.so.1"
-	}
-	return "ld-linux-x86-64.so.2"
 }
 
 // DecoderProgram is the slot's program that turns one recording into PCM.
@@ -135,11 +137,12 @@ func Find(env Env) (Paths, error) {
 	p := Paths{}
 	p.Kind, p.Slot = f.place(exe)
 	f.note("slot", p.Slot, "program "+exe)
+	f.installed(&p)
 	if err := f.base(&p); err != nil {
 		return Paths{}, err
 	}
 	f.derive(&p)
-	if err := fits(p.APISocket, p.EngineSocket); err != nil {
+	if err := fits(p.APISocket, p.EngineSocket, p.DecodeSocket); err != nil {
 		return Paths{}, err
 	}
 	p.FFmpeg = f.lookPath("ffmpeg")
@@ -163,8 +166,10 @@ func (f *finder) derive(p *Paths) {
 		{"models", "state directory", &p.Models, filepath.Join(p.State, "models")},
 		{"spool", "state directory", &p.Spool, filepath.Join(p.State, "spool")},
 		{"tls", "state directory", &p.TLS, filepath.Join(p.State, "tls")},
+		{"pending", "state directory", &p.Pending, filepath.Join(p.State, "pending")},
 		{"api socket", "runtime directory", &p.APISocket, filepath.Join(p.Run, apiSocket)},
-		{"engine socket", "runtime directory", &p.EngineSocket, filepath.Join(p.Run, engineSocket)},
+		{"engine socket", "runtime directory", &p.EngineSocket, filepath.Join(p.Run, engineSocket(p.SlotName))},
+		{"decode socket", "runtime directory", &p.DecodeSocket, filepath.Join(p.Run, "decode.sock")},
 	} {
 		*d.to = d.path
 		f.note(d.name, d.path, d.from)

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -44,7 +43,8 @@ func TestFind(t *testing.T) {
 			"kind": "installed", "slot": slotsDir + "/a", "config": configHome + "/config.toml", "config.d": configHome + "/config.d",
 			"keys": configHome + "/keys.toml", "state": stateHome, "settings": stateHome + "/settings.toml",
 			"models": stateHome + "/models", "spool": stateHome + "/spool", "tls": stateHome + "/tls", "cache": cacheHome,
-			"run": runHome, "api socket": runHome + "/api.sock", "engine socket": runHome + "/engine.sock",
+			"run": runHome, "api socket": runHome + "/api.sock", "engine socket": runHome + "/engine-a.sock", "decode socket": runHome + "/decode.sock",
+			"current": optHome + "/current", "golden": packageDir + "/golden",
 		}},
 		{"golden", packageDir + "/golden/bin/whisper-appliance", home, nil, map[string]string{
 			"kind": "installed", "slot": packageDir + "/golden", "state": stateHome}},
@@ -154,21 +154,13 @@ func TestLongStateFallsBackToShortRun(t *testing.T) {
 
 func TestPrograms(t *testing.T) {
 	p := Paths{Slot: "/s"}
-	want := "/s/lib/engine/" + loader(runtime.GOARCH) + " --library-path /s/lib/engine --argv0 whisper-appliance-engine " +
+	want := "/s/lib/engine/ld.so --library-path /s/lib/engine --argv0 whisper-appliance-engine " +
 		"/s/bin/whisper-appliance-engine --backends /s/lib/engine/backends"
 	if got := strings.Join(p.EngineProgram(), " "); got != want {
 		t.Errorf("engine program = %s", got)
 	}
 	if p.DecoderProgram() != "/s/bin/whisper-appliance-decode" {
 		t.Errorf("decoder = %s", p.DecoderProgram())
-	}
-}
-
-func TestLoader(t *testing.T) {
-	for goarch, want := range map[string]string{"amd64": "ld-linux-x86-64.so.2", "arm64": "ld-linux-aarch64.so.1"} {
-		if got := loader(goarch); got != want {
-			t.Errorf("%s: %s, want %s", goarch, got, want)
-		}
 	}
 }
 
