@@ -67,8 +67,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	backends := flags.String("backends", "", "`directory` of ggml's compute backends")
 	models := flags.String("models", "", "`directory` of model files")
 	threads := flags.Int("threads", 0, "threads for a window; 0 = every core")
-	unload := flags.Duration("idle-unload", 10*time.Minute, "drop the model after this long without work; 0 = never")
-	exit := flags.Duration("idle-exit", 30*time.Minute, "exit after this long without work; 0 = never")
 	lifeline := flags.Bool("lifeline", false, "exit when standard input ends")
 	debug := flags.Bool("debug", false, "log more")
 	show := flags.Bool("version", false, "print the version and exit")
@@ -113,7 +111,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	log.Debug("engine ready", "whisper", backend.Describe().Whisper, "backend", backend.Describe().Backend)
 	server := &engine.Server{
 		Backend: backend, Models: *models, Threads: *threads,
-		IdleUnload: *unload, IdleExit: *exit, Log: log,
+		// Its first work says how long to stay. One that gets none was woken by mistake.
+		Stay: engine.Stay{Exit: time.Minute}, Log: log,
 	}
 	return server.Serve(ctx, listeners[0])
 }

@@ -77,8 +77,6 @@ func engineCommand(p paths.Paths, c *config.Config, models string) []string {
 	return append(p.EngineProgram(),
 		"--models", models,
 		"--threads", strconv.Itoa(c.Engine.Threads),
-		"--idle-unload", c.Engine.IdleUnload.String(),
-		"--idle-exit", c.Engine.IdleExit.String(),
 		"--lifeline")
 }
 

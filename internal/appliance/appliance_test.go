@@ -80,7 +80,7 @@ func TestCommandLines(t *testing.T) {
 	c := config.Default()
 	c.Engine.Threads = 3
 	engine := engineCommand(p, c, Store(p, c).Dir)
-	for _, want := range [][]string{{"--models", p.Models}, {"--threads", "3"}, {"--idle-unload", "10m0s"}} {
+	for _, want := range [][]string{{"--models", p.Models}, {"--threads", "3"}} {
 		i := slices.Index(engine, want[0])
 		if i < 0 || engine[i+1] != want[1] {
 			t.Errorf("engine command %q lacks %q", engine, want)

@@ -19,10 +19,12 @@ import (
 // grace is how long past the timeout the decoder has to say so itself.
 const grace = 2 * time.Second
 
-// Decoder is the server's end: it starts one decoder program for each file.
+// Decoder is the server's end: one decoder for each file. It connects to
+// Socket, where systemd starts one for each connection, or else starts Program.
 type Decoder struct {
 	// Program is the decoder with its arguments. Of the environment it gets PATH alone.
 	Program []string
+	Socket  string // path; "" = there is none, and Program is started
 }
 
 // Decode writes the sound of f to sink as f32le, 16 kHz, mono, in pieces as
@@ -56,8 +58,11 @@ func (d *Decoder) byProgram(ctx context.Context, f *os.File, l Limits, sink io.W
 	if err := ctx.Err(); err != nil {
 		return Info{}, inWords(stopped(ctx), l)
 	}
-	p, err := d.start()
-	if err != nil {
+	p, err := d.open(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return Info{}, inWords(stopped(ctx), l)
+	case err != nil:
 		return Info{}, err
 	}
 	stop := context.AfterFunc(ctx, p.kill)
@@ -77,6 +82,14 @@ func (d *Decoder) byProgram(ctx context.Context, f *os.File, l Limits, sink io.W
 		return Info{}, inWords(fail(CodeDecoderDied, "%v; %s", err, p.lastWords()), l)
 	}
 	return Info{}, inWords(err, l)
+}
+
+// open gives a decoder that waits for its file.
+func (d *Decoder) open(ctx context.Context) (*process, error) {
+	if d.Socket == "" {
+		return d.start()
+	}
+	return d.connect(ctx)
 }
 
 // stopped tells a timeout from a caller that left.

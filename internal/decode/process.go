@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"whisper-appliance/internal/fault"
 )
@@ -17,8 +19,8 @@ import (
 // process is a running decoder and our end of its socket.
 type process struct {
 	conn *net.UnixConn
-	cmd  *exec.Cmd
-	last tail // of its standard error
+	cmd  *exec.Cmd // nil where systemd started it: it ends with the connection
+	last tail      // of its standard error
 
 	mu    sync.Mutex
 	ended bool // reaped: its number may belong to somebody else
@@ -47,6 +49,19 @@ func (d *Decoder) start() (*process, error) {
 	}
 	return p, nil
 }
+
+// connect has systemd start a decoder.
+func (d *Decoder) connect(ctx context.Context) (*process, error) {
+	conn, err := (&net.Dialer{Timeout: connectWait}).DialContext(ctx, "unix", d.Socket)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, CodeDecoderMissing, "no decoder answers at %s", d.Socket).
+			Try("systemctl start whisper-appliance-decode.socket").Because(err)
+	}
+	return &process{conn: conn.(*net.UnixConn)}, nil
+}
+
+// connectWait is how long systemd may take to take a connection.
+const connectWait = 10 * time.Second
 
 func startFault(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
@@ -84,7 +99,7 @@ func (p *process) kill() {
 // reaped, so the number cannot have been given to others.
 func (p *process) signal() {
 	p.conn.Close()
-	if !p.ended {
+	if !p.ended && p.cmd != nil {
 		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	}
 }
@@ -94,12 +109,17 @@ func (p *process) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.signal()
-	p.cmd.Wait() // the error is its exit status: lastWords tells it
+	if p.cmd != nil {
+		p.cmd.Wait() // the error is its exit status: lastWords tells it
+	}
 	p.ended = true
 }
 
 // lastWords is how the process ended and what it said, for the log. Call it after end.
 func (p *process) lastWords() string {
+	if p.cmd == nil {
+		return "journalctl -u 'whisper-appliance-decode@*' has its words"
+	}
 	said := strings.TrimSpace(string(p.last.b))
 	if said == "" {
 		said = "it said nothing"

@@ -23,6 +23,18 @@ var ErrBroken = errors.New("the engine broke off")
 // Socket must be set. It is safe for concurrent use.
 type Client struct {
 	Socket string // path of the engine's Unix socket
+
+	// Stay is how long the engine is to stay, sent with each request; nil = as
+	// it was started.
+	Stay func() Stay
+}
+
+func (c *Client) stay() *Stay {
+	if c.Stay == nil {
+		return nil
+	}
+	s := c.Stay()
+	return &s
 }
 
 // Status asks the engine what it is and holds.
@@ -33,7 +45,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Load has the engine hold a model.
 func (c *Client) Load(ctx context.Context, file string) (Model, error) {
-	body, err := json.Marshal(LoadRequest{Model: file})
+	body, err := json.Marshal(LoadRequest{Model: file, Stay: c.stay()})
 	if err != nil {
 		return Model{}, err
 	}
@@ -60,6 +72,7 @@ func (c *Client) Detect(ctx context.Context, req VADRequest, pcm []float32) (VAD
 // progress and segments as they come. The error is a *Failure where the engine
 // gave one, ErrBroken where it went away.
 func (c *Client) Transcribe(ctx context.Context, req WindowRequest, pcm []float32, observe func(Event)) (Done, error) {
+	req.Stay = c.stay()
 	body, err := encode(req, pcm)
 	if err != nil {
 		return Done{}, err

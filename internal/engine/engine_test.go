@@ -43,7 +43,7 @@ func fakeEngine() error {
 	ctx, stop := context.WithCancel(context.Background())
 	go func() { io.Copy(io.Discard, os.Stdin); stop() }()
 	exit, _ := time.ParseDuration(os.Getenv("WA_FAKE_IDLE_EXIT"))
-	s := &engine.Server{Backend: &fake{}, Models: os.Getenv("WA_FAKE_ENGINE"), IdleExit: exit, Log: slog.New(slog.DiscardHandler)}
+	s := &engine.Server{Backend: &fake{}, Models: os.Getenv("WA_FAKE_ENGINE"), Stay: engine.Stay{Exit: exit}, Log: slog.New(slog.DiscardHandler)}
 	return s.Serve(ctx, listeners[0])
 }
 
@@ -238,7 +238,7 @@ func TestHangUpAborts(t *testing.T) {
 }
 
 func TestIdleUnload(t *testing.T) {
-	c, _ := serve(t, func(s *engine.Server) { s.IdleUnload = time.Millisecond })
+	c, _ := serve(t, func(s *engine.Server) { s.Stay.Unload = time.Millisecond })
 	if _, err := c.Load(t.Context(), "m.bin"); err != nil {
 		t.Fatal(err)
 	}

@@ -21,12 +21,15 @@ import (
 // Server is the engine's end of the protocol: one model at a time, one window
 // at a time.
 type Server struct {
-	Backend    Backend
-	Models     string        // directory of model files; no other file is opened
-	Threads    int           // for a window that does not say; 0 = every core
-	IdleUnload time.Duration // the model is dropped after this long without a window; 0 = never
-	IdleExit   time.Duration // Serve returns after this long without a request; 0 = never
-	Log        *slog.Logger
+	Backend Backend
+	Models  string // directory of model files; no other file is opened
+	Threads int    // for a window that does not say; 0 = every core
+	Stay    Stay   // until a request says otherwise
+	Log     *slog.Logger
+
+	// Begin is told of each call into the backend, and how long it may take at
+	// most; it gives what is to be called at its end. nil = nobody watches.
+	Begin func(call string, most time.Duration) (end func())
 
 	turn     chan struct{} // holds the token of whoever may use model and vad
 	model    LoadedModel   // guarded by turn
@@ -36,14 +39,17 @@ type Server struct {
 	busy     atomic.Int32 // requests under way
 	windows  atomic.Int64
 	lastUsed atomic.Int64 // UnixNano of the last request's end
+	stay     atomic.Pointer[Stay]
+	slowest  time.Duration // of a window; guarded by turn
 }
 
-// Serve answers on l until ctx ends or the engine has been idle for IdleExit.
+// Serve answers on l until ctx ends or the engine has been idle for as long as Stay says.
 // It closes l first, so that a caller who comes too late waits in the socket's
 // backlog for the next engine, and finishes what it has accepted.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.turn = make(chan struct{}, 1)
 	s.turn <- struct{}{}
+	s.keep(&s.Stay)
 	s.touch()
 	srv := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
 	served := make(chan error, 1)
@@ -75,6 +81,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
+// keep takes over how long to stay, where a request says so.
+func (s *Server) keep(stay *Stay) {
+	if stay != nil {
+		s.stay.Store(stay)
+	}
+}
+
 func (s *Server) touch() { s.lastUsed.Store(time.Now().UnixNano()) }
 
 // watchIdle unloads the model and closes idle when nobody has asked for long enough.
@@ -91,11 +104,12 @@ func (s *Server) watchIdle(ctx context.Context, idle chan<- struct{}) {
 		if s.busy.Load() > 0 {
 			continue
 		}
-		if s.IdleExit > 0 && unused >= s.IdleExit {
+		stay := *s.stay.Load()
+		if stay.Exit > 0 && unused >= stay.Exit {
 			close(idle)
 			return
 		}
-		if s.IdleUnload > 0 && unused >= s.IdleUnload && s.info.Load() != nil {
+		if stay.Unload > 0 && unused >= stay.Unload && s.info.Load() != nil {
 			select {
 			case <-s.turn:
 				s.unload()
@@ -157,6 +171,7 @@ func (s *Server) load(w http.ResponseWriter, r *http.Request) {
 		fail(w, &Failure{CodeBadRequest, "the request is not JSON: " + err.Error()})
 		return
 	}
+	s.keep(req.Stay)
 	if !s.takeTurn(r.Context()) {
 		return
 	}
@@ -201,7 +216,9 @@ func (s *Server) ensure(file string, loading func()) error {
 	loading()
 	s.unload()
 	started := time.Now()
+	end := s.begin("load "+file, loadMost)
 	m, err := s.Backend.Load(path)
+	end()
 	if err != nil {
 		return fmt.Errorf("load %s: %w", file, err)
 	}

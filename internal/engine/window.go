@@ -30,6 +30,7 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	s.keep(req.Stay)
 	if !s.takeTurn(r.Context()) {
 		return
 	}
@@ -40,7 +41,10 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req.Threads = s.threads(req.Threads)
+	started, end := time.Now(), s.begin("window", s.windowMost())
 	done, err := s.model.Transcribe(r.Context(), req, pcm, out.send)
+	end()
+	s.slowest = max(s.slowest, time.Since(started))
 	if err != nil {
 		out.send(Event{Error: failure(err)})
 		return
@@ -70,12 +74,37 @@ func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	end := s.begin("speech detection", s.windowMost())
 	speech, err := s.vad.Detect(req, pcm)
+	end()
 	if err != nil {
 		fail(w, err)
 		return
 	}
 	reply(w, http.StatusOK, VADResponse{Speech: speech, Took: time.Since(started)})
+}
+
+// How long calls into the backend may take: what does not return by then never
+// will. The first window tells how fast the machine is.
+const (
+	loadMost        = 20 * time.Minute // a large model from a slow disk
+	firstWindowMost = 10 * time.Minute
+	windowFactor    = 10
+)
+
+// windowMost is how long a window may take; the caller holds the turn.
+func (s *Server) windowMost() time.Duration {
+	if s.slowest == 0 {
+		return firstWindowMost
+	}
+	return windowFactor * s.slowest
+}
+
+func (s *Server) begin(call string, most time.Duration) (end func()) {
+	if s.Begin == nil {
+		return func() {}
+	}
+	return s.Begin(call, most)
 }
 
 // ensureVAD has the detector in memory; the caller holds the turn.
@@ -87,7 +116,9 @@ func (s *Server) ensureVAD(path string) error {
 		s.vad.Close()
 		s.vad = nil
 	}
+	end := s.begin("load "+filepath.Base(path), loadMost)
 	v, err := s.Backend.LoadVAD(path, s.threads(0))
+	end()
 	if err != nil {
 		return fmt.Errorf("load %s: %w", filepath.Base(path), err)
 	}

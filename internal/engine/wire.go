@@ -26,9 +26,17 @@ const MaxWindow = 30 * time.Second
 // MaxVAD bounds one speech detection request, so that a request's memory stays bounded.
 const MaxVAD = 10 * time.Minute
 
+// Stay is how long an engine keeps what it has while nobody asks: then it drops
+// the model, and then it exits. 0 = for ever.
+type Stay struct {
+	Unload time.Duration `json:"unload_ns"`
+	Exit   time.Duration `json:"exit_ns"`
+}
+
 // LoadRequest asks for a model to be held in memory.
 type LoadRequest struct {
-	Model string `json:"model"` // file name in the engine's model directory, ggml-tiny.bin
+	Model string `json:"model"`          // file name in the engine's model directory, ggml-tiny.bin
+	Stay  *Stay  `json:"stay,omitempty"` // from now on; nil = as before
 }
 
 // Model describes the model in memory.
@@ -65,6 +73,7 @@ type WindowRequest struct {
 	AudioCtx       int     `json:"audio_ctx,omitempty"`       // encoder positions (20 ms each); 0 = all 1500
 	Words          bool    `json:"words,omitempty"`
 	Threads        int     `json:"threads,omitempty"` // 0 = the engine's own choice
+	Stay           *Stay   `json:"stay,omitempty"`    // from now on; nil = as before
 }
 
 // Event is one line of the answer to a transcribe request. Exactly one of the
