@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building, running and testing need from Debian's packages.
-# usage: setup.sh build|test|peer
+# usage: setup.sh build|test|peer|e2e
 #
 # Says what it installs, asks sudo where it is not root, and does nothing where
 # all is there. Go is the one thing it does not install: Debian's is too old.
@@ -37,12 +37,19 @@ peer() {
 	build
 	want mmdebstrap mmdebstrap
 }
+e2e() {
+	peer
+	want systemd-nspawn systemd-container
+	want nsenter util-linux
+	want dpkg-deb dpkg
+}
 
 case ${1:-} in
 build) build ;;
 test) tests ;;
 peer) peer ;;
-*) echo "usage: setup.sh build|test|peer" >&2; exit 64 ;;
+e2e) e2e ;;
+*) echo "usage: setup.sh build|test|peer|e2e" >&2; exit 64 ;;
 esac
 
 # reaches WANTED HAVE: whether a version is that or a later one.

@@ -68,6 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", "", "`address:port` for HTTP and HTTPS; wins over [server] listen")
 	show := flags.Bool("version", false, "print the version")
+	only := flags.Bool("check", false, "read the settings, say what is wrong with them, and end")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
@@ -83,6 +84,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *show {
 		fmt.Fprintln(stdout, version.Line(program))
 		return nil
+	}
+	if *only {
+		return check(*listen, stdout)
 	}
 	return serve(ctx, *listen, stderr)
 }

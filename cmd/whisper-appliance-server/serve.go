@@ -3,203 +3,312 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"whisper-appliance/internal/appliance"
 	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/cert"
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/environment"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/portmux"
 	"whisper-appliance/internal/server"
 	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/version"
+	"whisper-appliance/internal/watchdog"
 )
 
 // drainLimit is how long a stop waits for requests under way.
 const drainLimit = 30 * time.Second
 
-// serve runs the server until ctx ends.
-func serve(ctx context.Context, listen string, stderr io.Writer) error {
-	p, settings, log, err := prepare(listen, stderr)
-	if err != nil {
-		return err
-	}
-	c := settings.Current()
-	parts, err := appliance.New(p, c, log, stderr)
-	if err != nil {
-		return err
-	}
-	certs := &cert.Manager{Dir: p.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
-	if err := firstCertificate(ctx, certs, log); err != nil {
-		return err
-	}
-	doors, err := open(p, c, certs)
-	if err != nil {
-		return err
-	}
-	s := &server.Server{
-		Config: settings.Current, SaveSetting: settings.Save,
-		Service: parts.Service, Models: parts.Models,
-		Engine: parts.Engine, EngineRunning: parts.EngineRunning, EngineDown: parts.EngineDown,
-		Keys:  auth.NewKeyring(cmp.Or(c.Auth.KeysFile, p.Keys), log),
-		Spool: p.Spool, Programs: appliance.Programs(p, c), Log: log,
-		TLSReady: func() bool { return certs.Fingerprint() != "" },
-	}
-	return runAll(ctx, s, parts, certs, c, log, doors)
+// appliant is the server with all that lives as long as it.
+type appliant struct {
+	start      time.Time
+	paths      paths.Paths
+	settings   *appliance.Settings
+	level      *slog.LevelVar
+	log        *slog.Logger
+	env        environment.Environment
+	supervised bool // systemd starts engine and decoders
+	inherited  []systemd.Listener
+
+	parts      *appliance.Appliance
+	certs      *cert.Manager
+	keys       *auth.Keyring
+	bus        lazyBus
+	components *component.Registry
+	guard      watchdog.Guard
+	doors      []*portmux.Listener
+	readyAfter atomic.Int64 // nanoseconds from start; 0 until then
 }
 
-// prepare finds the paths and the settings and makes the directories.
-func prepare(listen string, stderr io.Writer) (paths.Paths, *appliance.Settings, *slog.Logger, error) {
-	p, err := paths.Find(paths.System())
-	if err != nil {
-		return p, nil, nil, err
+// serve runs the server until ctx ends.
+func serve(ctx context.Context, listen string, stderr io.Writer) error {
+	a := &appliant{start: time.Now(), supervised: systemd.Supervised(), level: new(slog.LevelVar)}
+	if err := a.prepare(listen, stderr); err != nil {
+		return err
 	}
+	if err := a.assemble(stderr); err != nil {
+		return err
+	}
+	defer a.bus.close()
+	systemd.NotifyStatus("starting") //nolint:errcheck // nobody listens without systemd
+	if err := a.components.Start(ctx); err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// prepare finds the paths and the settings, and sets up the log.
+func (a *appliant) prepare(listen string, stderr io.Writer) error {
+	var err error
+	if a.paths, err = paths.Find(paths.System()); err != nil {
+		return err
+	}
+	if a.inherited, err = systemd.NamedListeners(); err != nil {
+		return err
+	}
+	a.supervised = a.supervised && a.paths.Kind == paths.Installed && len(a.inherited) > 0
+	if err := a.notBesideUnits(); err != nil {
+		return err
+	}
+	if a.settings, err = appliance.LoadSettings(sources(a.paths, listen)); err != nil {
+		return err
+	}
+	return a.setUpLog(stderr)
+}
+
+// notBesideUnits refuses to take over, by hand, sockets that systemd holds.
+func (a *appliant) notBesideUnits() error {
+	if a.supervised || a.paths.Kind != paths.Installed || !systemd.Booted("") || os.Getenv("RUNTIME_DIRECTORY") != "" {
+		return nil
+	}
+	return fault.New(fault.Conflict, "systemd_runs_it", "systemd runs this server: its sockets in %s are not to be taken away", a.paths.Run).
+		Try("systemctl start whisper-appliance; for a second server, set STATE_DIRECTORY and RUNTIME_DIRECTORY to directories of its own")
+}
+
+func sources(p paths.Paths, listen string) config.Sources {
 	from := config.Sources{Settings: p.Settings, Config: p.Config, ConfigD: p.ConfigDir, Environ: os.Environ(),
-		Reserved: reserved()}
+		Reserved: reserved(), Checkout: p.Kind == paths.Development}
 	if listen != "" {
 		from.Flags = []config.Flag{{Name: "listen", Key: "server.listen", Text: listen}}
 	}
-	settings, err := appliance.LoadSettings(from)
-	if err != nil {
-		return p, nil, nil, err
-	}
-	// The settings say how to log, and log themselves when they change.
-	log, err := newLogger(stderr, settings.Current().Log, os.Getenv("JOURNAL_STREAM"))
-	if err != nil {
-		return p, nil, nil, err
-	}
-	settings.Log = log
-	for _, note := range settings.Report().Notes {
-		log.Warn("setting has no effect", "note", note)
-	}
-	return p, settings, log, p.Prepare()
-}
-
-// runAll runs what lives as long as the server, and ends it when one ends.
-func runAll(ctx context.Context, s *server.Server, parts *appliance.Appliance, certs *cert.Manager,
-	c *config.Config, log *slog.Logger, doors []*portmux.Listener) error {
-	// Engines outlive the requests that use them: they stop last.
-	engines, stopEngines := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stopEngines()
-	wg.Go(func() {
-		if err := parts.Run(engines); err != nil {
-			log.Error("engines can no longer be started", "error", err)
-		}
-	})
-	certCtx, stopCerts := context.WithCancel(ctx)
-	defer stopCerts()
-	wg.Go(func() { keepCertificate(certCtx, certs, log) })
-	if c.Models.Preload {
-		wg.Go(func() {
-			if err := parts.Preload(engines, c.Models.Default); err != nil && engines.Err() == nil {
-				log.Error("model not loaded ahead", "error", err, "hint", fault.Hint(err))
-			}
-		})
-	}
-	listeners := make([]net.Listener, len(doors))
-	for i, door := range doors {
-		listeners[i] = door
-		log.Info("serving", "address", door.Addr().String(), "version", version.Build().Version)
-	}
-	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
-	err := s.Serve(ctx, drainLimit, listeners...)
-	for _, door := range doors {
-		seen := door.Stats()
-		log.Info("door closed", "address", door.Addr().String(), "silent_clients", seen.Silent, "evicted_clients", seen.Evicted)
-	}
-	log.Info("stopped")
-	return err
-}
-
-// open makes the doors: the sockets handed down by systemd, or else the port
-// and the Unix socket that the settings name.
-func open(p paths.Paths, c *config.Config, certs *cert.Manager) ([]*portmux.Listener, error) {
-	inherited, err := systemd.Listeners()
-	if err != nil {
-		return nil, err
-	}
-	if len(inherited) == 0 {
-		if inherited, err = listenOurselves(p, c); err != nil {
-			return nil, err
-		}
-	}
-	doors := make([]*portmux.Listener, len(inherited))
-	for i, l := range inherited {
-		doors[i] = portmux.New(l, certs.TLSConfig())
-		doors[i].MaxConns = c.Server.MaxConnections
-	}
-	return doors, nil
-}
-
-func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
-	tcp, err := net.Listen("tcp", c.Server.Listen)
-	if err != nil {
-		e := fault.New(fault.Unavailable, "cannot_listen", "cannot listen on %s", c.Server.Listen).On("server.listen").Because(err)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			e.Try("another program has the port: `ss -ltnp` names it; choose another with --listen or [server] listen")
-		}
-		return nil, e
-	}
-	// What lies there is left from an earlier server: one that lives has the
-	// lock of the engine's socket beside it, and appliance.New has asked.
-	os.Remove(p.APISocket) //nolint:errcheck // Listen says what is wrong
-	local, err := net.Listen("unix", p.APISocket)
-	if err != nil {
-		tcp.Close()
-		return nil, fmt.Errorf("open the local door: %w", err)
-	}
-	// Everybody on this machine may knock: who it is decides what they may.
-	if err := os.Chmod(p.APISocket, 0o666); err != nil {
-		return nil, err
-	}
-	return []net.Listener{tcp, local}, nil
+	return from
 }
 
 // reserved are variables with our prefix that are no settings.
 func reserved() []string {
-	return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY", "WHISPER_APPLIANCE_FINGERPRINT", "WHISPER_APPLIANCE_CACERT"}
+	return []string{"WHISPER_APPLIANCE_URL", "WHISPER_APPLIANCE_KEY", "WHISPER_APPLIANCE_FINGERPRINT", "WHISPER_APPLIANCE_CACERT",
+		"WHISPER_APPLIANCE_FAULTS"}
 }
 
-// firstCertificate makes or reads the certificate before the doors open. Only
-// the administrator's own files and names end the server here, and only while
-// they give nothing that could be served. Where ours cannot be made, as on a
-// full disk, plain HTTP is served until it can: keepCertificate says why, and
-// tries again.
-func firstCertificate(ctx context.Context, certs *cert.Manager, log *slog.Logger) error {
-	event, err := certs.Refresh(ctx)
-	if err != nil && certs.Fingerprint() == "" && lasting(err) {
+// assemble makes the parts; the components start them.
+func (a *appliant) assemble(stderr io.Writer) error {
+	c := a.settings.Current()
+	if a.supervised {
+		a.parts = appliance.Supervised(a.paths, a.settings.Current, a.log, a.bus.unit)
+	} else {
+		if err := a.paths.Prepare(); err != nil {
+			return err
+		}
+		var err error
+		if a.parts, err = appliance.New(a.paths, a.settings.Current, a.log, stderr); err != nil {
+			return err
+		}
+	}
+	a.certs = &cert.Manager{Dir: a.paths.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
+	a.keys = auth.NewKeyring(cmp.Or(c.Auth.KeysFile, a.paths.Keys), a.log)
+	parts := appliance.Parts{Paths: a.paths, Config: a.settings.Current, Appliance: a.parts,
+		Doors: a.openDoors, Certificate: a.certificate, Keys: a.keys.Err}
+	if a.supervised {
+		parts.Systemd = a.bus.ping
+	}
+	var err error
+	a.components, err = component.New(parts.Components(), a.log, a.circumstances()...)
+	return err
+}
+
+// circumstances are what somebody who looks for the cause of a failure asks first.
+func (a *appliant) circumstances() []slog.Attr {
+	wd, _ := os.Getwd()       //nolint:errcheck // "" says so
+	exe, _ := os.Executable() //nolint:errcheck // "" says so
+	attrs := []slog.Attr{
+		slog.String("working_directory", wd), slog.String("executable", exe), slog.String("slot", a.paths.SlotName),
+		slog.String("version", version.Build().Version), slog.Int("uid", os.Geteuid()), slog.String("path", os.Getenv("PATH")),
+	}
+	if a.supervised {
+		attrs = append(attrs, slog.String("unit", a.ownUnit()))
+	}
+	return attrs
+}
+
+// ownUnit is the unit that runs this server.
+func (a *appliant) ownUnit() string {
+	if len(a.inherited) > 0 && a.isNext() {
+		return systemd.Next(a.paths.SlotName)
+	}
+	return systemd.Service
+}
+
+// isNext tells whether this is the server of a slot while a switch lasts: it
+// has a socket of its own beside the port.
+func (a *appliant) isNext() bool {
+	own := "next-" + a.paths.SlotName + ".sock"
+	for _, l := range a.inherited {
+		if filepath.Base(l.Addr().String()) == own {
+			return true
+		}
+	}
+	return false
+}
+
+// server is the doors' other side.
+func (a *appliant) server() *server.Server {
+	c := a.settings.Current()
+	s := &server.Server{
+		Config: a.settings.Current, SaveSetting: a.settings.Save,
+		Service: a.parts.Service, Models: a.parts.Models,
+		Engine: a.parts.Engine, EngineRunning: a.parts.EngineRunning, EngineDown: a.parts.EngineDown,
+		Keys:  a.keys,
+		Spool: a.paths.Spool, Programs: appliance.Programs(a.paths, c), Log: a.log,
+		TLSReady:   func() bool { return a.certs.Fingerprint() != "" },
+		Components: a.components, Watchdog: &a.guard,
+		Environment: a.surroundings(), Slot: a.paths.SlotName,
+		Proc: a.paths.Proc, Cgroup: a.paths.Cgroup,
+		Directories: []server.Directory{{Name: "state", Path: a.paths.State}, {Name: "models", Path: a.parts.Models.Dir}, {Name: "spool", Path: a.paths.Spool}},
+		Connections: a.connections, ReadyAfter: func() time.Duration { return time.Duration(a.readyAfter.Load()) },
+	}
+	if a.supervised {
+		s.Units = a.bus.units
+	}
+	return s
+}
+
+// surroundings are where the appliance runs and where it looks for things.
+func (a *appliant) surroundings() server.Surroundings {
+	s := server.Surroundings{Environment: a.env, AppRoot: a.paths.Slot}
+	for _, c := range a.components.List() {
+		s.SearchPaths = append(s.SearchPaths, c.Search...)
+	}
+	for _, e := range a.paths.List() {
+		if _, err := os.Stat(e.Path); err == nil {
+			s.Detected = append(s.Detected, e.Path)
+		}
+	}
+	return s
+}
+
+// connections are those of all doors.
+func (a *appliant) connections() server.Connections {
+	var sum server.Connections
+	for _, door := range a.doors {
+		seen := door.Stats()
+		sum.Open += int64(seen.Open)
+		sum.Pending += int(seen.Pending)
+		sum.Silent += int64(seen.Silent)
+		sum.Evicted += int64(seen.Evicted)
+	}
+	return sum
+}
+
+// run serves until ctx ends, and everything that lives beside the server with it.
+func (a *appliant) run(ctx context.Context) error {
+	// Engines outlive the requests that use them: they stop last.
+	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stopBeside()
+	wg.Go(func() {
+		if err := a.parts.Run(beside); err != nil {
+			a.log.Error("engines can no longer be started", "error", err)
+		}
+	})
+	a.preload(ctx)
+	s := a.server()
+	work, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	for _, loop := range []func(context.Context){
+		a.components.Run, a.keepCertificate, a.followSignals, a.pending,
+	} {
+		wg.Go(func() { loop(work) })
+	}
+	wg.Go(func() { a.watch(beside, s) })
+	wg.Go(func() { a.report(beside, s) })
+	listeners := make([]net.Listener, len(a.doors))
+	for i, door := range a.doors {
+		listeners[i] = door
+		a.log.Info("serving", "address", door.Addr().String(), "version", version.Build().Version)
+	}
+	a.ready()
+	err := s.Serve(ctx, drainLimit, listeners...)
+	for _, door := range a.doors {
+		seen := door.Stats()
+		a.log.Info("door closed", "address", door.Addr().String(), "silent_clients", seen.Silent, "evicted_clients", seen.Evicted)
+	}
+	a.log.Info("stopped")
+	return err
+}
+
+// ready says that the server serves, and how long that took.
+func (a *appliant) ready() {
+	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
+	a.readyAfter.Store(int64(time.Since(a.start)))
+	a.log.Info("ready", "start_ms", time.Since(a.start).Milliseconds(), "components_ms", a.components.Total().Milliseconds())
+}
+
+// preload has the engine read the model before the server says that it is
+// ready, where the settings want that: a switch then goes to a server that is
+// warm. What takes long is waited for; what fails is tried by the first request.
+func (a *appliant) preload(ctx context.Context) {
+	c := a.settings.Current()
+	if !c.Models.Preload {
+		return
+	}
+	systemd.NotifyStatus("loading " + c.Models.Default) //nolint:errcheck // nobody listens without systemd
+	done := make(chan error, 1)
+	go func() { done <- a.parts.Preload(ctx, c.Models.Default) }()
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		systemd.ExtendTimeout(30 * time.Second) //nolint:errcheck // nobody listens without systemd
+		select {
+		case err := <-done:
+			if err != nil && ctx.Err() == nil {
+				a.log.Error("model not loaded ahead", "error", err, "hint", fault.Hint(err))
+			}
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// pending takes up what was left to be done. One server does it: not the one
+// that stands in while a switch lasts.
+func (a *appliant) pending(ctx context.Context) {
+	if !a.isNext() {
+		a.parts.TakeUpPending(ctx, a.paths, a.settings.Current, a.log)
+	}
+}
+
+// check reads paths and settings and says what is wrong with them.
+func check(listen string, stdout io.Writer) error {
+	p, err := paths.Find(paths.System())
+	if err != nil {
 		return err
 	}
-	logCertificate(log, event)
-	return nil
-}
-
-// keepCertificate renews it until ctx ends.
-func keepCertificate(ctx context.Context, certs *cert.Manager, log *slog.Logger) {
-	certs.Run(ctx, func(e cert.Event, err error) {
-		if err != nil {
-			log.Error("certificate not refreshed", "https", certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
-			return
-		}
-		logCertificate(log, e)
-	})
-}
-
-func logCertificate(log *slog.Logger, e cert.Event) {
-	if e.Change != cert.None {
-		log.Info("certificate", "change", string(e.Change), "reason", e.Reason, "names", e.Names,
-			"not_after", e.NotAfter, "sha256", e.Fingerprint)
+	if _, err := appliance.LoadSettings(sources(p, listen)); err != nil {
+		return err
 	}
+	_, err = fmt.Fprintln(stdout, "the settings are in order")
+	return err
 }

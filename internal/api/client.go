@@ -64,18 +64,28 @@ func (c *Client) Transcribe(ctx context.Context, q Request, sent func(done, size
 	if st.IsDir() {
 		return nil, fault.New(fault.BadInput, "is_directory", "%s is a directory", q.Path).Try("name the recordings in it: %s", filepath.Join(q.Path, "*"))
 	}
+	size := int64(-1)
+	if st.Mode().IsRegular() {
+		size = st.Size()
+	}
+	return c.TranscribeFrom(ctx, f, size, q, func(n int64) { sent(n, st.Size()) }, progress)
+}
+
+// TranscribeFrom is Transcribe for a recording that r gives: size bytes, or -1
+// where that is not known. q.Path only names it.
+func (c *Client) TranscribeFrom(ctx context.Context, r io.Reader, size int64, q Request, sent func(done int64), progress func(Progress)) (*transcript.Transcript, error) {
 	head, tail, contentType, err := q.form()
 	if err != nil {
 		return nil, err
 	}
-	file := &counter{r: f, sent: func(n int64) { sent(n, st.Size()) }}
+	file := &counter{r: r, sent: sent}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/transcriptions",
 		io.MultiReader(bytes.NewReader(head), file, bytes.NewReader(tail)))
 	if err != nil {
 		return nil, err
 	}
-	if st.Mode().IsRegular() {
-		req.ContentLength = int64(len(head)) + st.Size() + int64(len(tail))
+	if size >= 0 {
+		req.ContentLength = int64(len(head)) + size + int64(len(tail))
 	}
 	req.Header.Set("Content-Type", contentType)
 	// A server that will not have it says so before all of it is on its way.

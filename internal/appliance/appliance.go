@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"whisper-appliance/internal/config"
@@ -29,26 +30,43 @@ type Appliance struct {
 	Engine  *engine.Client
 	Service *transcribe.Service
 
+	// One of them: who starts engines.
 	launcher *engine.Launcher
-	socket   net.Listener
+	unit     *engineUnit
+
+	socket net.Listener           // the launcher's
+	first  atomic.Pointer[string] // how the first model comes along
 }
 
-// New assembles the parts and makes the engine's socket: from then on a
-// request waits for the engine, which Run starts.
-func New(p paths.Paths, c *config.Config, log *slog.Logger, stderr io.Writer) (*Appliance, error) {
-	models := Store(p, c)
+// assemble is what the appliance has whoever starts its processes.
+func assemble(p paths.Paths, c func() *config.Config, log *slog.Logger) *Appliance {
+	now := c()
 	a := &Appliance{
-		Models: models,
-		Engine: &engine.Client{Socket: p.EngineSocket},
-		launcher: &engine.Launcher{
-			Program: engineCommand(p, c, models.Dir), Socket: p.EngineSocket, Stderr: stderr, Log: log,
-		},
+		Models: Store(p, now),
+		Engine: &engine.Client{Socket: p.EngineSocket, Stay: func() engine.Stay {
+			e := c().Engine
+			return engine.Stay{Unload: e.IdleUnload, Exit: e.IdleExit}
+		}},
 	}
 	a.Service = &transcribe.Service{
-		Engine:  a.Engine,
-		Decoder: &decode.Decoder{Program: decoderCommand(p, c)},
-		Spool:   p.Spool, Longest: c.Transcription.MaxDuration, Timeout: c.Decode.Timeout, Log: log,
+		Spool: p.Spool, Longest: now.Transcription.MaxDuration, Timeout: now.Decode.Timeout, Log: log,
 	}
+	return a
+}
+
+func socketDecoder(p paths.Paths) *decode.Decoder { return &decode.Decoder{Socket: p.DecodeSocket} }
+
+// New assembles the parts where this process starts engine and decoders, and
+// makes the engine's socket: from then on a request waits for the engine, which
+// Run starts.
+func New(p paths.Paths, settings func() *config.Config, log *slog.Logger, stderr io.Writer) (*Appliance, error) {
+	c := settings()
+	a := assemble(p, settings, log)
+	a.launcher = &engine.Launcher{
+		Program: engineCommand(p, c, a.Models.Dir), Socket: p.EngineSocket, Stderr: stderr, Log: log,
+	}
+	a.Service.Engine = a.Engine
+	a.Service.Decoder = &decode.Decoder{Program: decoderCommand(p, c)}
 	a.Service.Stuck = a.launcher.Kill
 	socket, err := a.launcher.Listen()
 	if errors.Is(err, engine.ErrTaken) {
@@ -88,16 +106,31 @@ func decoderCommand(p paths.Paths, c *config.Config) []string {
 	return command
 }
 
-// Run starts engines as they are needed until ctx ends.
+// Run starts engines as they are needed until ctx ends; where systemd does, it
+// only waits.
 func (a *Appliance) Run(ctx context.Context) error {
+	if a.unit != nil {
+		<-ctx.Done()
+		return nil
+	}
 	return a.launcher.Run(ctx, a.socket)
 }
 
 // EngineRunning tells whether an engine runs now.
-func (a *Appliance) EngineRunning() bool { return a.launcher.PID() != 0 }
+func (a *Appliance) EngineRunning() bool {
+	if a.unit != nil {
+		return a.unit.running()
+	}
+	return a.launcher.PID() != 0
+}
 
 // EngineDown is why no engine can be started, "" where none is known.
-func (a *Appliance) EngineDown() string { return a.launcher.Down() }
+func (a *Appliance) EngineDown() string {
+	if a.unit != nil {
+		return a.unit.down()
+	}
+	return a.launcher.Down()
+}
 
 // Preload has the engine read the model in use before anybody asks.
 func (a *Appliance) Preload(ctx context.Context, name string) error {

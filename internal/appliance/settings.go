@@ -64,6 +64,20 @@ func (s *Settings) Save(key, value string) error {
 	return nil
 }
 
+// Reload reads everything anew. Where that fails the last good settings stay.
+func (s *Settings) Reload() (before, after *config.Config, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.current
+	seen := stat(s.sources.Settings)
+	c, report, err := config.Load(s.sources)
+	if err != nil {
+		return before, before, err
+	}
+	s.current, s.report, s.seen = c, report, seen
+	return before, c, nil
+}
+
 // refresh reads everything anew when settings.toml has changed; mu is held.
 func (s *Settings) refresh() {
 	now := stat(s.sources.Settings)

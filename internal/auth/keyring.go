@@ -24,6 +24,7 @@ type Keyring struct {
 	checked time.Time
 	seen    os.FileInfo // as of the last reading; nil where there was none to be seen
 	keys    []Key
+	broken  error // why the file cannot be used; nil where it can, or is not there
 }
 
 // NewKeyring is the keyring of the file at path, which is read at the first
@@ -64,19 +65,28 @@ func (r *Keyring) current() []Key {
 	if !first && same(info, r.seen) {
 		return r.keys
 	}
-	r.seen, r.keys = info, r.read()
+	r.seen = info
+	r.keys, r.broken = r.read()
 	return r.keys
+}
+
+// Err is why the file cannot be used, nil where it can be, or is not there.
+func (r *Keyring) Err() error {
+	r.current()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broken
 }
 
 // read gives no keys at all where anything is wrong with the file: half a file
 // may lack the removal that somebody relied on.
-func (r *Keyring) read() []Key {
+func (r *Keyring) read() ([]Key, error) {
 	keys, err := List(r.path)
 	if err != nil {
 		r.log.Error("keys file cannot be used; every key is refused", "path", r.path, "err", err)
-		return nil
+		return nil, err
 	}
-	return keys
+	return keys, nil
 }
 
 // same reports whether the file was neither replaced nor changed in between,

@@ -40,7 +40,8 @@ const (
 // DefaultEvery is the pause between two attempts of Run.
 const DefaultEvery = time.Minute
 
-// Manager keeps one certificate. Its fields are set before the first Refresh.
+// Manager keeps one certificate. Its fields are set before the first Refresh;
+// Use changes some of them later.
 type Manager struct {
 	Dir   string   // of server.key and server.crt; it must exist
 	Names []string // further names and addresses, beside the machine's own
@@ -126,6 +127,17 @@ func (m *Manager) Refresh(ctx context.Context) (Event, error) {
 		return m.refreshGiven()
 	}
 	return m.refreshOwn(ctx)
+}
+
+// Use takes over changed settings, for the next Refresh: the administrator's own
+// pair, or "" for both, and further names.
+func (m *Manager) Use(certFile, keyFile string, names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if certFile != m.CertFile || keyFile != m.KeyFile {
+		m.stamps = [2]stamp{}
+	}
+	m.CertFile, m.KeyFile, m.Names = certFile, keyFile, names
 }
 
 // Run refreshes until ctx ends. It reports every change, and an error when it

@@ -15,6 +15,7 @@ import (
 // Config is the appliance's settings. Load gives one that has been checked;
 // Default documents what each is by itself. The doc tags are the reference.
 type Config struct {
+	Environment   Environment   `toml:"environment" doc:"What this appliance is for."`
 	Server        Server        `toml:"server" doc:"The doors: HTTP and HTTPS share one port."`
 	TLS           TLS           `toml:"tls" doc:"HTTPS. Without a certificate of yours the appliance makes one for every name and address of the machine."`
 	Auth          Auth          `toml:"auth" doc:"Who may. Whatever changes the appliance needs root on its Unix socket, or a key with the scope admin."`
@@ -23,6 +24,11 @@ type Config struct {
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
 	Log           Log           `toml:"log" doc:"What is logged."`
+}
+
+// Environment is the [environment] section.
+type Environment struct {
+	Profile string `toml:"profile" oneof:"development testing staging production" doc:"development, testing, staging or production: decides what [log] level is where nobody sets it (debug in development and testing, else info), and shows in the health. A checkout of the source is development unless this says otherwise."`
 }
 
 // Server is the [server] section.
@@ -81,14 +87,15 @@ type Decode struct {
 
 // Log is the [log] section.
 type Log struct {
-	Level  string `toml:"level" oneof:"debug info warn error" doc:"The least that is logged: debug, info, warn or error."`
-	Format string `toml:"format" oneof:"auto text json" doc:"text, json, or auto: text on a terminal, lines that the journal takes with their priority where systemd collects them. (The journal's own fields come with a later version.)"`
+	Level  string `toml:"level" oneof:"debug info warn error" doc:"The least that is logged: debug, info, warn or error. The default is that of the profile production, see [environment]."`
+	Format string `toml:"format" oneof:"auto journal text json" doc:"journal: entries of systemd's journal with a field for each attribute, such as COMPONENT, SLOT, JOB and REQUEST; lines with a priority where the journal is out of reach. text: for people. json: for collectors. auto: journal where systemd collects the output, else json in a container image, else text."`
 }
 
 // Default is the settings of an appliance that nobody has told anything. It is
 // the only place where a default stands.
 func Default() *Config {
 	return &Config{
+		Environment:   Environment{Profile: "production"},
 		Server:        Server{Listen: ":5001", HTTPRedirect: true, PlainAPI: true, MaxUpload: 4 << 30, MaxConnections: 512},
 		Auth:          Auth{OpenTo: "private"},
 		Models:        Models{Default: "base"},

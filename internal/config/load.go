@@ -21,6 +21,10 @@ type Sources struct {
 	Environ  []string // as os.Environ gives it
 	Flags    []Flag
 
+	// Checkout means that the program was built in a checkout of the source,
+	// which is for development unless a source names another profile.
+	Checkout bool
+
 	// Reserved names variables with the appliance's prefix that are not
 	// settings, so that they are not refused.
 	Reserved []string
@@ -78,6 +82,7 @@ func Load(from Sources) (*Config, *Report, error) {
 		}
 		l.assign(assignment{origin, f.Key, f.Text})
 	}
+	l.applyProfile(from.Checkout)
 	l.checkTogether()
 	if len(l.problems) > 0 {
 		return nil, nil, badConfig(l.problems)

@@ -58,6 +58,16 @@ func (s *Store) cannotWrite(err error) error {
 	return fmt.Errorf("model directory: %w", err)
 }
 
+// MemoryWarning says so where a model of the catalogue will hardly fit into
+// memory, "" where it will, where nothing is known, and for other models.
+func (s *Store) MemoryWarning(name string) string {
+	e, err := Lookup(name)
+	if err != nil {
+		return ""
+	}
+	return s.memoryWarning(e.Name, e.MemoryNeeded)
+}
+
 // memoryWarning says so where a model will hardly fit into memory, "" where it
 // will or where nothing is known. It is no reason to refuse: memory can be
 // freed, and the machine that downloads need not be the one that transcribes.

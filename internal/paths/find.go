@@ -22,6 +22,7 @@ const (
 	tempHome   = "/tmp"
 	dropInHome = "/etc/systemd/system"
 	unitHome   = "/usr/lib/systemd/system"
+	dpkgStatus = "/var/lib/dpkg/status"
 )
 
 const (
@@ -74,6 +75,7 @@ func (f *finder) installed(p *Paths) {
 	}
 	p.SlotName = filepath.Base(p.Slot)
 	root := f.env.Root
+	p.DpkgStatus = root + dpkgStatus
 	for _, d := range []struct {
 		name string
 		to   *string
@@ -84,6 +86,7 @@ func (f *finder) installed(p *Paths) {
 		{"stable", &p.Stable, root + optHome + "/stable"},
 		{"golden", &p.Golden, root + packageDir + "/golden"},
 		{"updater", &p.Updater, root + stateHome + "-updater"},
+		{"unit ffmpeg", &p.UnitFFmpeg, root + "/usr/bin/ffmpeg"},
 		{"units", &p.Shipped, root + unitHome},
 		{"drop-ins", &p.DropIns, root + dropInHome},
 	} {
@@ -143,6 +146,9 @@ func (f *finder) base(p *Paths) error {
 func (f *finder) find(kind Kind, h home) (dir, origin string, err error) {
 	if dir, err := f.systemd(h.variable); dir != "" || err != nil {
 		return dir, "environment " + h.variable, err
+	}
+	if dir := f.ofImage(kind, h); dir != "" {
+		return dir, "container image", nil
 	}
 	if kind == Installed {
 		return f.env.Root + h.system, "installed", nil

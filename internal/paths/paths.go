@@ -2,7 +2,8 @@
 // an absolute path: it looks at where the program lies and at what systemd and
 // the environment say, and gives every other package the paths it needs. It
 // trusts its environment variables as far as they are absolute paths. Find
-// only looks; Prepare makes the appliance's own directories and nothing else.
+// and Check only look; Prepare makes the appliance's own directories and
+// nothing else.
 package paths
 
 import (
@@ -36,6 +37,10 @@ type Env struct {
 	Geteuid    func() int
 	Stat       func(string) (os.FileInfo, error)
 	ReadFile   func(string) ([]byte, error)
+
+	// Writable tells whether this process may make files in a directory; nil
+	// means that volumes of a container image are not looked for.
+	Writable func(string) bool
 }
 
 // System is the machine that the program runs on.
@@ -52,6 +57,7 @@ func System() Env {
 		Geteuid:  os.Geteuid,
 		Stat:     os.Stat,
 		ReadFile: os.ReadFile,
+		Writable: func(dir string) bool { return access(dir, mayWrite|maySearch) == nil },
 	}
 }
 
@@ -63,13 +69,15 @@ type Paths struct {
 	SlotName string // "a", "b" or "golden"; "" where there are no slots
 
 	// Of an installed appliance; "" elsewhere.
-	Slots   string // directory of the slots a, b and golden
-	Current string // link to the slot that serves
-	Stable  string // link to the slot that was last found good
-	Golden  string // the package's own release, which no update writes
-	Updater string // what the updater must keep; its lock is here too
-	DropIns string // where administrators and doctor put drop-ins for units
-	Shipped string // where the package's units are
+	Slots      string // directory of the slots a, b and golden
+	Current    string // link to the slot that serves
+	Stable     string // link to the slot that was last found good
+	Golden     string // the package's own release, which no update writes
+	Updater    string // what the updater must keep; its lock is here too
+	UnitFFmpeg string // what the decoder's unit executes
+	DropIns    string // where administrators and doctor put drop-ins for units
+	Shipped    string // where the package's units are
+	DpkgStatus string // what dpkg has installed, in its own form
 
 	Config    string // the administrator's settings, config.toml
 	ConfigDir string // config.d, more of them
@@ -114,10 +122,13 @@ func (p Paths) EngineProgram() []string {
 		filepath.Join(lib, "ld.so"),
 		"--library-path", lib,
 		"--argv0", "whisper-appliance-engine",
-		filepath.Join(p.Slot, "bin", "whisper-appliance-engine"),
+		p.EngineBinary(),
 		"--backends", filepath.Join(lib, "backends"),
 	}
 }
+
+// EngineBinary is the slot's engine itself, which its loader starts.
+func (p Paths) EngineBinary() string { return filepath.Join(p.Slot, "bin", "whisper-appliance-engine") }
 
 // DecoderProgram is the slot's program that turns one recording into PCM.
 func (p Paths) DecoderProgram() string {

@@ -30,13 +30,19 @@ var layers = []struct{ pkg, may string }{
 	{"internal/version", ""},
 	{"internal/fault", "github.com/agnivade/levenshtein"},
 	{"internal/durable", ""},
-	{"internal/paths", "internal/fault"},
+	{"internal/paths", "golang.org/x/sys/unix internal/fault"},
+	{"internal/faultpoint", ""},
 	{"internal/transcript", "internal/fault"},
 	{"internal/score", "golang.org/x/text/unicode/norm internal/fault internal/transcript"},
 
 	// 1: each owner of one outside thing
 	{"internal/config", "github.com/pelletier/go-toml/v2 github.com/pelletier/go-toml/v2/unstable internal/durable internal/fault"},
-	{"internal/systemd", "github.com/coreos/go-systemd/v22/activation github.com/coreos/go-systemd/v22/daemon"},
+	{"internal/systemd", "github.com/coreos/go-systemd/v22/activation github.com/coreos/go-systemd/v22/daemon github.com/coreos/go-systemd/v22/journal " +
+		"github.com/godbus/dbus/v5 golang.org/x/sys/unix internal/fault internal/paths"},
+	{"internal/logging", "golang.org/x/term internal/fault internal/systemd"},
+	{"internal/environment", "internal/paths"},
+	{"internal/component", "internal/fault"},
+	{"internal/watchdog", ""},
 	{"internal/audio", "internal/fault"},
 	{"internal/auth", "internal/config internal/fault"},
 	{"internal/cert", "github.com/gofrs/flock internal/durable internal/fault"},
@@ -52,15 +58,16 @@ var layers = []struct{ pkg, may string }{
 
 	// 3: the work
 	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
-	{"internal/appliance", "internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/transcribe"},
+	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/systemd internal/transcribe"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
-		"internal/api internal/auth internal/config internal/engine internal/fault internal/model internal/transcribe internal/transcript internal/version"},
+		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors github.com/prometheus/client_golang/prometheus/promhttp " +
+		"internal/api internal/auth internal/component internal/config internal/engine internal/environment internal/fault internal/model internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
 
 	// programs
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term internal/api internal/appliance internal/auth internal/config internal/durable internal/fault internal/model internal/paths internal/transcribe internal/transcript internal/version"},
-	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/config internal/fault internal/paths internal/portmux internal/server internal/systemd internal/version"},
+	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/systemd internal/version internal/watchdog"},
 	{"cmd/whisper-appliance-engine", "internal/engine internal/systemd internal/version internal/whisper"},
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
 

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/environment"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/faultpoint"
+	"whisper-appliance/internal/logging"
+	"whisper-appliance/internal/server"
+	"whisper-appliance/internal/systemd"
+)
+
+// setUpLog makes the log as the settings want it.
+func (a *appliant) setUpLog(stderr io.Writer) error {
+	c := a.settings.Current()
+	a.env = environment.Detect(environment.Probe{Kind: a.paths.Kind, Profile: c.Environment.Profile})
+	var err error
+	a.log, err = serverLog(stderr, c.Log, os.Getenv("JOURNAL_STREAM"), a.level, a.env, a.paths.SlotName)
+	if err != nil {
+		return err
+	}
+	a.settings.Log = a.log
+	for _, note := range a.settings.Report().Notes {
+		a.log.Warn("setting has no effect", "note", note)
+	}
+	return nil
+}
+
+// followSignals reads settings and certificate again at each SIGHUP.
+func (a *appliant) followSignals(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			a.reload(ctx)
+		}
+	}
+}
+
+// reload takes in what can be changed while the server runs, and says what cannot.
+func (a *appliant) reload(ctx context.Context) {
+	systemd.Reloading()               //nolint:errcheck // nobody listens without systemd
+	defer systemd.Notify("READY=1")   //nolint:errcheck // as above
+	systemd.NotifyStatus("reloading") //nolint:errcheck // as above
+	before, after, err := a.settings.Reload()
+	if err != nil {
+		a.log.Error("changed settings are not taken over", "error", err, "hint", fault.Hint(err))
+		return
+	}
+	if level, err := logging.ParseLevel(after.Log.Level); err == nil { // it has been checked
+		a.level.Set(level)
+	}
+	a.certs.Use(after.TLS.Certificate, after.TLS.Key, after.TLS.Names)
+	if err := a.certificate(ctx); err != nil {
+		a.log.Error("certificate not refreshed", "https", a.certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
+	}
+	a.components.Recheck()
+	a.log.Info("reloaded", "needs_restart", strings.Join(needRestart(before, after), ", "))
+}
+
+// needRestart names changed settings that a running server does not take over.
+func needRestart(a, b *config.Config) []string {
+	var names []string
+	for _, s := range []struct {
+		name    string
+		changed bool
+	}{
+		{"server.listen", a.Server.Listen != b.Server.Listen},
+		{"server.max_connections", a.Server.MaxConnections != b.Server.MaxConnections},
+		{"auth.keys_file", a.Auth.KeysFile != b.Auth.KeysFile},
+		{"models.directory", a.Models.Directory != b.Models.Directory},
+		{"transcription.max_duration", a.Transcription.MaxDuration != b.Transcription.MaxDuration},
+		{"decode.ffmpeg", a.Decode.FFmpeg != b.Decode.FFmpeg},
+		{"decode.timeout", a.Decode.Timeout != b.Decode.Timeout},
+		{"log.format", a.Log.Format != b.Log.Format},
+	} {
+		if s.changed {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// watch feeds systemd's watchdog while every call of ours returns in its time:
+// those under way, and one through the whole handler.
+func (a *appliant) watch(ctx context.Context, s *server.Server) {
+	interval := systemd.WatchdogInterval()
+	if interval == 0 {
+		return
+	}
+	a.guard.Add(s.Probe(interval))
+	a.guard.Run(ctx, interval/5, systemd.Notify, a.log)
+}
+
+// loopLimit is how long one round of a loop of ours may take.
+const loopLimit = 20 * time.Second
+
+// report keeps the line that systemctl status shows.
+func (a *appliant) report(ctx context.Context, s *server.Server) {
+	beat, end := a.guard.Loop("status line", loopLimit)
+	defer end()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := ""
+	for {
+		faultpoint.Here("server.status")
+		beat()
+		if line := a.line(s); line != last {
+			systemd.NotifyStatus(line) //nolint:errcheck // nobody listens without systemd
+			last = line
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// line is "serving, tiny, 2 jobs, slot a", with what is wrong behind it.
+func (a *appliant) line(s *server.Server) string {
+	jobs := s.Jobs()
+	words := []string{"serving", a.settings.Current().Models.Default, fmt.Sprintf("%d jobs", jobs)}
+	if jobs == 1 {
+		words[2] = "1 job"
+	}
+	if s.Draining() {
+		words[0] = "stopping"
+	}
+	if a.paths.SlotName != "" {
+		words = append(words, "slot "+a.paths.SlotName)
+	}
+	line := strings.Join(words, ", ")
+	for _, state := range a.components.States() {
+		if state.Status == "failed" {
+			line += "; " + state.Name + ": " + state.Error
+		}
+	}
+	return fault.Short(line)
+}
+
+// lazyBus dials systemd when it is first asked something, so that a bus which
+// does not answer delays nothing else.
+type lazyBus struct {
+	mu  sync.Mutex
+	bus *systemd.Bus
+}
+
+func (b *lazyBus) get(ctx context.Context) (*systemd.Bus, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bus != nil {
+		return b.bus, nil
+	}
+	bus, err := systemd.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.bus = bus
+	return bus, nil
+}
+
+func (b *lazyBus) units(ctx context.Context) ([]systemd.Unit, error) {
+	bus, err := b.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return bus.Units(ctx, systemd.Ours()...)
+}
+
+func (b *lazyBus) unit(ctx context.Context, name string) (systemd.Unit, error) {
+	bus, err := b.get(ctx)
+	if err != nil {
+		return systemd.Unit{}, err
+	}
+	units, err := bus.Units(ctx, name)
+	if err != nil || len(units) == 0 {
+		return systemd.Unit{}, err
+	}
+	return units[0], nil
+}
+
+func (b *lazyBus) ping(ctx context.Context) error {
+	bus, err := b.get(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = bus.Manager(ctx)
+	return err
+}
+
+func (b *lazyBus) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bus != nil {
+		b.bus.Close() //nolint:errcheck // the process ends
+	}
+}
