@@ -217,6 +217,12 @@ func TestOriginalKeys(t *testing.T) {
 			endpoints.main_interface endpoints.health_check endpoints.upload_transcription endpoints.live_transcription
 			endpoints.api_documentation endpoints.admin_panel
 			architecture.framework architecture.modules architecture.features`,
+		"/health/detailed": `status modules.update modules.maintenance modules.enterprise
+			environment.deployment_type environment.python_path environment.app_root`,
+		"/api/enterprise/deployment-info": `status deployment_type container_type application_path detected_paths strategy_description
+			enterprise_features.zero_downtime_updates enterprise_features.permission_safe_operations enterprise_features.automatic_rollback
+			enterprise_features.blue_green_deployment enterprise_features.deployment_aware_strategies
+			enterprise_features.comprehensive_audit_logging`,
 	} {
 		a := do(t, "GET", srv.URL+path, nil)
 		a.want(t, 200)
@@ -377,7 +383,7 @@ func TestNoSuchDoor(t *testing.T) {
 func TestHead(t *testing.T) {
 	r := newRig(t, talks)
 	srv := r.start(t)
-	for _, path := range []string{"/", "/assets/page.js", "/health", "/livez", "/v1/models", "/openapi.json"} {
+	for _, path := range []string{"/", "/assets/page.js", "/health", "/health/detailed", "/livez", "/metrics", "/v1/models", "/openapi.json"} {
 		head, get := do(t, "HEAD", srv.URL+path, nil), do(t, "GET", srv.URL+path, nil)
 		head.want(t, 200)
 		if head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {

@@ -30,7 +30,7 @@ type openAIError struct {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := s.asFault(r.Context(), err)
 	code := statusOf(f)
-	unread := f.Kind == fault.TooLarge || f.Kind == fault.NoSpace // the rest of the body is not worth reading
+	unread := f.Kind == fault.TooLarge || f.Kind == fault.NoSpace || errors.As(err, new(unreadBody)) // the rest of the body is not worth reading
 	switch {
 	case f.Kind == fault.Unauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
@@ -112,21 +112,26 @@ func openAIBody(code int, f *fault.Error) openAIError {
 // asFault finds the words for people in err. What has none is our mistake: it
 // goes to the log in full and to the client without its insides.
 func (s *Server) asFault(ctx context.Context, err error) *fault.Error {
-	var f *fault.Error
-	if !errors.As(err, &f) {
-		f = fault.New(fault.Internal, "internal_error", "something went wrong inside the appliance").
-			Try("see its log: journalctl -u whisper-appliance")
-	} else {
-		outer := *f
-		outer.Hint = fault.Hint(err)
-		f = &outer
-	}
+	f := wordsOf(err)
+	s.mistakes.note(time.Now(), f.Code, statusOf(f), routeOf(ctx))
 	if f.Kind.Status() >= 500 {
 		s.Log.ErrorContext(ctx, "request failed", "code", f.Code, "error", err)
 	} else {
 		s.Log.DebugContext(ctx, "request refused", "code", f.Code, "error", err)
 	}
 	return f
+}
+
+// wordsOf is err as people get it.
+func wordsOf(err error) *fault.Error {
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return fault.New(fault.Internal, "internal_error", "something went wrong inside the appliance").
+			Try("see its log: journalctl -u whisper-appliance")
+	}
+	outer := *f
+	outer.Hint = fault.Hint(err)
+	return &outer
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

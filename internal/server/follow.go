@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
@@ -18,6 +19,8 @@ type underway struct {
 
 	result *transcript.Transcript
 	err    error
+
+	decoded bool // of run's goroutine alone
 
 	mu   sync.Mutex
 	todo []transcribe.Update
@@ -33,19 +36,26 @@ func (s *Server) follow(ctx context.Context, job transcribe.Job) *underway {
 // run does the job. A panic is this job's failure and not the server's end.
 func (u *underway) run(ctx context.Context, s *Server, job transcribe.Job) {
 	defer close(u.ended)
+	began := time.Now()
+	s.jobs.Add(1)
+	defer s.jobs.Add(-1)
 	defer func() {
 		if p := recover(); p != nil {
 			u.err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
-		s.count(job, u.result, u.err)
+		s.count(job, time.Since(began), u.result, u.err)
 	}()
 	u.result, u.err = s.Service.Run(ctx, job, u.put)
+	if u.err != nil && !u.decoded {
+		u.err = s.blamed(u.err)
+	}
 }
 
 // put adds an update. One that brings no text takes the place of the one
 // before it where that brought none either, so that what waits is bounded by
 // the transcript.
 func (u *underway) put(next transcribe.Update) {
+	u.decoded = u.decoded || next.Phase != transcribe.Decoding
 	u.mu.Lock()
 	last := len(u.todo) - 1
 	if last >= 0 && len(u.todo[last].Segments) == 0 && u.todo[last].Phase == next.Phase {

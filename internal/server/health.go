@@ -4,9 +4,11 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/model"
@@ -14,11 +16,11 @@ import (
 )
 
 // Health is the small health answer. Its keys are the original's; status is
-// "ok" where all is well and "degraded", with 503, where a recording sent now
-// would not be transcribed.
+// "ok" where all is well, "degraded" where some part fails and "error" where
+// one does without which the appliance does not serve.
 type Health struct {
-	Status              string      `json:"status" enum:"ok,degraded"`
-	Reasons             []string    `json:"reasons,omitempty" doc:"What is missing, where status is degraded."`
+	Status              string      `json:"status" enum:"ok,degraded,error"`
+	Reasons             []string    `json:"reasons,omitempty" doc:"What is missing or fails, where status is not ok."`
 	WhisperAvailable    bool        `json:"whisper_available" doc:"A recording sent now would be transcribed."`
 	Version             string      `json:"version"`
 	UptimeSeconds       float64     `json:"uptime_seconds"`
@@ -47,8 +49,8 @@ type ModelInfo struct {
 	Downloaded   bool  `json:"downloaded"`
 }
 
-// healthAnswer is Health with its status: 200 where all is well, else 503, so
-// that a monitor which looks no further is told the truth.
+// healthAnswer is Health with its status: 503 where a recording sent now would
+// not be transcribed, so that a monitor which looks no further is told the truth.
 type healthAnswer struct {
 	Status int
 	Body   Health
@@ -57,17 +59,14 @@ type healthAnswer struct {
 func (s *Server) health(ctx context.Context, _ *struct{}) (*healthAnswer, error) {
 	reasons := s.missing()
 	ready := len(reasons) == 0
+	status, also := s.overall(reasons)
 	h := Health{
-		Status: "ok", Reasons: reasons, WhisperAvailable: ready, SystemReady: ready,
+		Status: string(status), Reasons: append(slices.Clone(reasons), also...), WhisperAvailable: ready, SystemReady: ready,
 		Version: version.Build().Version, UptimeSeconds: time.Since(s.started).Seconds(),
 		TotalTranscriptions: s.transcribed.Load(), ActiveConnections: s.active.Load(),
 		Timestamp: time.Now().UTC().Format(time.RFC3339), ModelStatus: s.modelStatus(ctx, ready),
 	}
-	if !ready {
-		h.Status = "degraded"
-		return &healthAnswer{http.StatusServiceUnavailable, h}, nil
-	}
-	return &healthAnswer{http.StatusOK, h}, nil
+	return &healthAnswer{statusFor(status, reasons), h}, nil
 }
 
 // missing lists what keeps a recording that is sent now from being transcribed.
@@ -76,8 +75,16 @@ func (s *Server) missing() []string {
 	if s.draining.Load() {
 		reasons = append(reasons, "the server is stopping")
 	}
-	if _, err := s.modelName(""); err != nil {
-		reasons = append(reasons, err.Error())
+	_, noModel := s.modelName("")
+	if noModel != nil {
+		reasons = append(reasons, noModel.Error())
+	}
+	if s.Components != nil {
+		down := s.failing(work()...)
+		if noModel != nil { // said already, and newer
+			down = slices.DeleteFunc(down, func(st component.State) bool { return st.Name == partModels })
+		}
+		return append(reasons, why(down)...)
 	}
 	if why := s.engineDown(); why != "" {
 		reasons = append(reasons, "the engine cannot be started: "+why)
@@ -124,17 +131,21 @@ func (s *Server) modelStatus(ctx context.Context, ready bool) ModelStatus {
 
 // engineStatus is what the engine says of itself, nil where none runs. It never
 // starts one: asking how it is must not wake it, nor wait for one that is frozen.
+// Where it was sampled a moment ago nobody is asked.
 func (s *Server) engineStatus(ctx context.Context) *engine.Status {
-	if s.EngineRunning != nil && !s.EngineRunning() {
+	if !s.seen.sampling.Load() || !s.seen.engine.fresh() {
+		patience := time.NewTimer(50 * time.Millisecond)
+		defer patience.Stop()
+		select {
+		case <-s.seen.engine.take(context.WithoutCancel(ctx), s.askEngine):
+		case <-patience.C:
+		}
+	}
+	st, at, err := s.seen.engine.get()
+	if err != nil || time.Since(at) > 3*sampleEvery {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	st, err := s.Engine.Status(ctx)
-	if err != nil {
-		return nil
-	}
-	return &st
+	return st
 }
 
 // ApplianceStatus is the original's /api/status.

@@ -49,7 +49,7 @@ func (s *Server) legacy(w http.ResponseWriter, r *http.Request, f form, namesMod
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Deprecation", "@1763683200") // the day this server replaced the original
+	w.Header().Set("Deprecation", replaced)
 	w.Header().Set("Link", `</v1/audio/transcriptions>; rel="successor-version"`)
 	return s.answer(w, r, job, renderer{
 		contentType: transcript.ContentType(transcript.JSON),

@@ -116,6 +116,9 @@ func (s *Server) useModel(_ context.Context, in *struct{ Body UseModel }) (*body
 	if err := s.SaveSetting("models.default", m.Name); err != nil {
 		return nil, err
 	}
+	if s.Components != nil {
+		s.Components.Recheck(partModels)
+	}
 	return answerWith(UseModel{Model: m.Name}), nil
 }
 

@@ -14,6 +14,7 @@ func doorList() map[string][]string {
 		"/v1/audio/transcriptions": {"POST"}, "/v1/audio/translations": {"POST"},
 		"/v1/models": {"GET"}, "/v1/models/{model}": {"GET"},
 		"/transcribe": {"POST"}, "/api/transcribe-live": {"POST"}, "/api/status": {"GET"},
+		"/health/detailed": {"GET"}, "/metrics": {"GET"}, "/api/v1/components": {"GET"}, "/api/enterprise/deployment-info": {"GET"},
 		"/health": {"GET"}, "/livez": {"GET"}, "/readyz": {"GET"},
 		"/api/v1/transcriptions": {"POST"}, "/api/v1/models/current": {"PUT"}, "/api/v1/engine/unload": {"POST"},
 	}
@@ -59,6 +60,12 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if health := doc.Paths["/health"]["get"].Responses; !strings.Contains(string(health["503"]), "schemas/Health") {
 		t.Errorf("/health answers %s", health)
+	}
+	if detailed := doc.Paths["/health/detailed"]["get"].Responses; !strings.Contains(string(detailed["503"]), "schemas/Detailed") {
+		t.Errorf("/health/detailed answers %s", detailed)
+	}
+	if metrics := doc.Paths["/metrics"]["get"].Responses; !strings.Contains(string(metrics["200"]), "text/plain") {
+		t.Errorf("/metrics answers %s", metrics)
 	}
 	for path, f := range map[string]form{"/v1/audio/transcriptions": transcriptionForm, "/v1/audio/translations": translationForm,
 		"/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {

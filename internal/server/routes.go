@@ -43,6 +43,7 @@ var setHumaError = sync.OnceFunc(func() { huma.NewError = humaError })
 // Handler is every door.
 func (s *Server) Handler() http.Handler {
 	s.started = time.Now()
+	s.meter()
 	setHumaError()
 	router := httprouter.New()
 	router.NotFound = http.HandlerFunc(s.notFound)
@@ -57,9 +58,11 @@ func (s *Server) Handler() http.Handler {
 	d.original()
 	d.operators()
 	d.own()
-	router.Handler(http.MethodGet, "/", http.HandlerFunc(s.page))
-	router.Handler(http.MethodGet, "/assets/*file", http.HandlerFunc(s.asset))
-	return s.guard(router)
+	router.Handler(http.MethodGet, "/", through("/", s.page))
+	router.Handler(http.MethodGet, "/assets/*file", through("/assets/*file", s.asset))
+	guarded := s.guard(router)
+	s.inside.Store(&guarded)
+	return s.measured(guarded)
 }
 
 // doors registers operations with huma.
@@ -77,7 +80,7 @@ func (d doors) stream(scope auth.Scope, op huma.Operation, h func(http.ResponseW
 	if form != nil {
 		defer func() { d.api.OpenAPI().Paths[op.Path].Post.RequestBody = form }()
 	}
-	huma.Register(d.api, secured(op, scope), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
+	huma.Register(d.api, entered(secured(op, scope)), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(huma.Context) {
 			err := d.s.permit(in.r, scope)
 			if err == nil {
@@ -101,7 +104,7 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 		}
 		next(ctx)
 	})
-	huma.Register(d.api, op, func(ctx context.Context, in *I) (*O, error) {
+	huma.Register(d.api, entered(op), func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {
 			f := d.s.asFault(ctx, err)
@@ -142,6 +145,8 @@ func (d doors) original() {
 	d.stream(auth.Transcribe, live, d.s.legacyLive)
 	typed(d, needNothing, huma.Operation{Method: http.MethodGet, Path: "/api/status", OperationID: "status",
 		Summary: "What the appliance is and does", Tags: []string{"Operators"}}, d.s.status)
+	typed(d, auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/api/enterprise/deployment-info", OperationID: "deploymentInfo",
+		Summary: "Where the appliance runs (original appliance)", Tags: []string{"Original"}, Deprecated: true}, d.s.deploymentInfo)
 }
 
 // operators registers what monitors ask.
@@ -149,6 +154,12 @@ func (d doors) operators() {
 	typed(d, needNothing, huma.Operation{Method: http.MethodGet, Path: "/health", OperationID: "health",
 		Summary: "Health in short: 200 when a recording sent now would be transcribed", Tags: []string{"Operators"}}, d.s.health)
 	d.sameAs200("/health", http.StatusServiceUnavailable, "Something is missing: reasons says what.")
+	typed(d, auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/health/detailed", OperationID: "healthDetailed",
+		Summary: "Health in full: components, units, resources, errors, versions", Tags: []string{"Operators"}}, d.s.detailed)
+	d.sameAs200("/health/detailed", http.StatusServiceUnavailable, "Something is missing: reasons says what.")
+	d.stream(auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/metrics", OperationID: "metrics",
+		Summary: "Metrics in Prometheus' text format", Tags: []string{"Operators"}, Responses: map[string]*huma.Response{
+			"200": {Description: "Metrics, each with its help.", Content: map[string]*huma.MediaType{"text/plain": {}}}}}, d.s.metrics)
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/livez", OperationID: "livez",
 		Summary: "200 while the process answers", Tags: []string{"Operators"}}, d.s.livez)
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz",
@@ -165,6 +176,8 @@ func (d doors) sameAs200(path string, status int, why string) {
 func (d doors) own() {
 	d.stream(auth.Transcribe, multipartOp(http.MethodPost, "/api/v1/transcriptions", "transcribe",
 		"Transcribe a recording, with progress as server-sent events", ownForm), d.s.transcribeWithEvents)
+	typed(d, auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: "/api/v1/components", OperationID: "components",
+		Summary: "The appliance's components and how each is", Tags: []string{"Appliance"}}, d.s.components)
 	typed(d, auth.Admin, huma.Operation{Method: http.MethodPut, Path: "/api/v1/models/current", OperationID: "useModel",
 		Summary: "Choose the model in use", Tags: []string{"Appliance"}}, d.s.useModel)
 	d.stream(auth.Admin, huma.Operation{Method: http.MethodPost, Path: "/api/v1/engine/unload", OperationID: "unload",

@@ -20,11 +20,14 @@ import (
 	"time"
 
 	"whisper-appliance/internal/auth"
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
+	"whisper-appliance/internal/watchdog"
 )
 
 // Server answers requests. Its exported fields are set before Handler or Serve
@@ -58,11 +61,53 @@ type Server struct {
 	// none ever is.
 	EngineDown func() string
 
+	// Components are the appliance's parts, for health and for the doors that
+	// depend on them; nil = none are known.
+	Components *component.Registry
+
+	// Watchdog is told of loops of the server; nil = nobody watches.
+	Watchdog *watchdog.Guard
+
+	// Units asks systemd for the appliance's units; nil = there is no systemd.
+	Units func(context.Context) ([]systemd.Unit, error)
+
+	// Environment is where the appliance runs, Slot the slot that it runs from:
+	// "a", "b", "golden" or "".
+	Environment Surroundings
+	Slot        string
+
+	// Proc and Cgroup are the kernel's file systems, Directories the ones whose
+	// free space is shown.
+	Proc, Cgroup string
+	Directories  []Directory
+
+	// Connections are what the doors have seen; nil = not known.
+	Connections func() Connections
+
+	// ReadyAfter is the time from the start of the process to its readiness, 0
+	// until then; nil = not known.
+	ReadyAfter func() time.Duration
+
+	metering sync.Once
+	meters   *meters
+	mistakes mistakes
+	seen     samples
+	inside   atomic.Pointer[http.Handler] // of the last Handler, without the measuring
+	jobs     atomic.Int64
+
 	started     time.Time
 	transcribed atomic.Int64
 	failed      atomic.Int64
 	active      atomic.Int64
 	draining    atomic.Bool
+}
+
+// Connections is what the listening sockets have seen.
+type Connections struct {
+	Open    int64 // connections taken and not closed yet
+	Pending int   // of these, without a first byte
+	Silent  int64 // closed because they sent nothing, since the start
+	Evicted int64 // closed early to make room, since the start
 }
 
 // grace is how long a server that stops goes on answering, each time with
@@ -92,9 +137,16 @@ func (s *Server) httpServer() *http.Server {
 // copies of them: another process may hold the same socket.
 func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...net.Listener) error {
 	srv := s.httpServer()
-	for _, reason := range s.missing() {
-		s.Log.Warn("not ready: a recording sent now is refused", "reason", reason)
+	if s.Components == nil { // they speak for themselves
+		for _, reason := range s.missing() {
+			s.Log.Warn("not ready: a recording sent now is refused", "reason", reason)
+		}
 	}
+	var background sync.WaitGroup
+	defer background.Wait()
+	sampling, stopSampling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSampling()
+	background.Go(func() { s.sampleUntil(sampling) })
 	served := make(chan error, len(listeners))
 	var wg sync.WaitGroup
 	for _, l := range listeners {
@@ -131,12 +183,15 @@ func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...ne
 }
 
 // count keeps the statistics and the log of a job that has ended.
-func (s *Server) count(job transcribe.Job, result *transcript.Transcript, err error) {
+func (s *Server) count(job transcribe.Job, took time.Duration, result *transcript.Transcript, err error) {
+	s.changed()
 	if err != nil {
 		s.failed.Add(1)
+		s.meter().failure(wordsOf(err))
 		return
 	}
 	s.transcribed.Add(1)
+	s.meter().transcribedIn(took, result)
 	s.Log.Info("transcribed", "model", job.Model, "language", result.Language,
 		"audio_seconds", result.Duration.Seconds(), "segments", len(result.Segments))
 }

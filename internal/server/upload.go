@@ -65,6 +65,9 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	if err := s.hasRoom(r.ContentLength); err != nil {
 		return nil, err
 	}
+	if err := s.needs(always()...); err != nil {
+		return nil, err
+	}
 	// A copy of the request has the bounded body: net/http looks at its own to
 	// see whether some of it was left, and then gives the client time to read
 	// why before it resets the connection.
@@ -105,6 +108,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 		return u, s.readFault(err, f.file)
 	}
 	bodyIsIn(w)
+	s.meter().uploaded.Add(float64(u.size))
 	return u, nil
 }
 
