@@ -64,8 +64,9 @@ func listenOurselves(p paths.Paths, c *config.Config) ([]net.Listener, error) {
 	return []net.Listener{tcp, local}, nil
 }
 
-// certificate makes or reads the certificate. It is an optional component: where
-// none can be had, plain HTTP is served.
+// certificate makes, reads or renews the certificate. It is an optional
+// component, and looked after as one: where none can be had, plain HTTP is
+// served until it can.
 func (a *appliant) certificate(ctx context.Context) error {
 	event, err := a.certs.Refresh(ctx)
 	if err != nil {
@@ -73,17 +74,6 @@ func (a *appliant) certificate(ctx context.Context) error {
 	}
 	a.logCertificate(event)
 	return nil
-}
-
-// keepCertificate renews it until ctx ends.
-func (a *appliant) keepCertificate(ctx context.Context) {
-	a.certs.Run(ctx, func(e cert.Event, err error) {
-		if err != nil {
-			a.log.Error("certificate not refreshed", "https", a.certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
-			return
-		}
-		a.logCertificate(e)
-	})
 }
 
 func (a *appliant) logCertificate(e cert.Event) {

@@ -10,14 +10,8 @@ import (
 	"whisper-appliance/internal/version"
 )
 
-// newLogger is the log as the settings want it, for a server that says nothing
-// of its surroundings. stream is JOURNAL_STREAM.
-func newLogger(w io.Writer, c config.Log, stream string) (*slog.Logger, error) {
-	return serverLog(w, c, stream, new(slog.LevelVar), environment.Environment{}, "")
-}
-
 // serverLog is the log as the settings want it. level is set to what they say,
-// and may be set again. slot is "" where there are none.
+// and may be set again. stream is JOURNAL_STREAM; slot is "" where there are none.
 func serverLog(w io.Writer, c config.Log, stream string, level *slog.LevelVar, e environment.Environment, slot string) (*slog.Logger, error) {
 	wanted, err := logging.ParseLevel(c.Level)
 	if err != nil {

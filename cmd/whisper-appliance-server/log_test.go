@@ -40,9 +40,9 @@ func TestServerLog(t *testing.T) {
 	}
 }
 
-func TestNewLogger(t *testing.T) {
+func TestServerLogByHand(t *testing.T) {
 	var b bytes.Buffer
-	log, err := newLogger(&b, config.Log{Level: "info", Format: "auto"}, "")
+	log, err := serverLog(&b, config.Log{Level: "info", Format: "auto"}, "", new(slog.LevelVar), environment.Environment{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestNewLogger(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 	for _, c := range []config.Log{{Level: "loud", Format: "auto"}, {Level: "info", Format: "xml"}} {
-		if _, err := newLogger(io.Discard, c, ""); err == nil {
+		if _, err := serverLog(io.Discard, c, "", new(slog.LevelVar), environment.Environment{}, ""); err == nil {
 			t.Errorf("%+v was taken", c)
 		}
 	}

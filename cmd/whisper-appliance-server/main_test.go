@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func newBox(t *testing.T) box {
 	t.Setenv("STATE_DIRECTORY", b.state)
 	t.Setenv("CONFIGURATION_DIRECTORY", b.config)
 	t.Setenv("JOURNAL_STREAM", "")
+	t.Setenv("WHISPER_APPLIANCE_LOG_FORMAT", "text") // wherever the test runs
 	return b
 }
 
@@ -71,9 +73,6 @@ func TestExitCodes(t *testing.T) {
 		{"unknown setting", func(t *testing.T, b box) { b.write(t, filepath.Join(b.config, "config.toml"), "[server]\nlisen = 1\n") }, nil, exitConfig, "server.listen"},
 		{"bad flag value", nil, []string{"--listen", "nowhere"}, exitConfig, "--listen"},
 		{"relative directory", func(t *testing.T, _ box) { t.Setenv("STATE_DIRECTORY", "state") }, nil, exitConfig, "full path"},
-		{"no such certificate", func(t *testing.T, b box) {
-			b.write(t, filepath.Join(b.config, "config.toml"), "[tls]\ncertificate = \"/no/cert\"\nkey = \"/no/key\"\n")
-		}, nil, exitConfig, "cannot be read"},
 		{"directory not made ready", func(t *testing.T, b box) { b.write(t, filepath.Join(b.state, "spool"), "a file") }, nil, exitError, "spool"},
 		{"port taken", func(t *testing.T, b box) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -188,12 +187,43 @@ func TestServes(t *testing.T) {
 	}
 }
 
+// TestServesWithoutTheirCertificate: what the administrator named and nobody
+// can read is told, and plain HTTP answers.
+func TestServesWithoutTheirCertificate(t *testing.T) {
+	b := newBox(t)
+	b.write(t, filepath.Join(b.config, "config.toml"), "[tls]\ncertificate = \"/no/cert\"\nkey = \"/no/key\"\n")
+	addr, log := start(t)
+	log.find(t, `msg="component failed" .*component=(tls) .*cannot be read`)
+	if status, err := get(t, "http://"+addr+"/livez"); status != 200 {
+		t.Errorf("%d, %v", status, err)
+	}
+}
+
+// TestReload: SIGHUP takes in what was changed, and keeps what it has where
+// that is wrong.
+func TestReload(t *testing.T) {
+	b := newBox(t)
+	_, log := start(t)
+	file := filepath.Join(b.config, "config.toml")
+	b.write(t, file, "[server]\nmax_connections = 7\n[log]\nlevel = \"debug\"\n")
+	hup := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hup()
+	log.find(t, `msg=(reloaded) needs_restart=server\.max_connections`)
+	b.write(t, file, "[server]\nlisen = 1\n")
+	hup()
+	log.find(t, `msg="changed settings are not (taken) over" .*server\.lisen`)
+}
+
 // TestServesWithoutCertificate: a disk that takes none costs HTTPS and no more,
 // and the page is not sent there.
 func TestServesWithoutCertificate(t *testing.T) {
 	newBox(t).inTheWay(t)
 	addr, log := start(t)
-	log.find(t, `level=ERROR msg="certificate not (refreshed)" https=false`)
+	log.find(t, `msg="component failed" .*component=(tls) `)
 	if status, err := get(t, "http://"+addr+"/livez"); status != 200 {
 		t.Errorf("%d, %v", status, err)
 	}

@@ -238,7 +238,7 @@ func (a *appliant) run(ctx context.Context) error {
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	for _, loop := range []func(context.Context){
-		a.components.Run, a.keepCertificate, a.followSignals, a.pending,
+		a.components.Run, a.followSignals, a.pending,
 	} {
 		wg.Go(func() { loop(work) })
 	}
