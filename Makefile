@@ -21,6 +21,7 @@ BUILD   := build
 RUNTIME := $(BUILD)/engine-runtime
 SLOT    := $(BUILD)/slot
 MODELS  := $(BUILD)/models
+DEB     := $(BUILD)/deb
 LOCK    := packaging/engine-runtime.lock
 # netgo and osusergo keep the host's C library out of the engine, which runs on
 # the runtime's own.
@@ -52,6 +53,8 @@ build: setup $(SLOT)/.built ## build every program into build/slot
 
 engine-runtime: setup $(RUNTIME)/lock ## assemble whisper.cpp, ggml and their libraries from Debian's packages
 
+deb: $(DEB)/.built ## build the Debian package into build/deb
+
 model: build $(TINY) ## fetch and convert the development model (tiny)
 
 $(RUNTIME)/lock: packaging/engine-runtime.sh $(LOCK)
@@ -72,7 +75,15 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
-	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp VERSION LICENSE $(SLOT)/
+	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp LICENSE $(SLOT)/ && echo "$(VERSION)+dev" >$(SLOT)/VERSION
+	@touch $@
+
+# The dates in it are the commit's: two builds of one commit are the same.
+$(DEB)/.built: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+$(DEB)/.built: $(SLOT)/.built $(shell git ls-files -co --exclude-standard -- units packaging/deb packaging/man changelog 2>/dev/null)
+	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
+	@CGO_ENABLED=0 go run -tags man -ldflags '$(LDFLAGS)' ./cmd/whisper-appliance man $(BUILD)/man
+	@packaging/deb/build.sh $(SLOT) $$(dpkg --print-architecture) $(DEB)
 	@touch $@
 
 # ONNX holds the package as it came.
@@ -92,6 +103,9 @@ run: export RUN_PORT = $(value PORT)
 run: export RUN_AUDIO = $(value AUDIO)
 run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcribe AUDIO=FILE and end
 	@tests/run.sh "$(SLOT)" "$(MODELS)" "$$RUN_STATE" "$$RUN_PORT" "$$RUN_AUDIO"
+
+docs: ## make the pages of docs/ that come from the code anew
+	@CGO_ENABLED=0 go run ./cmd/whisper-appliance components --page >docs/components.md
 
 # ---- test ----
 
@@ -158,5 +172,5 @@ bench: model peer ## speed and memory beside Debian's whisper-server, kept in do
 clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
-.PHONY: FORCE help setup build engine-runtime model run check acceptance test test-tools race test-engine test-subtitles \
+.PHONY: FORCE help setup build engine-runtime deb docs model run check acceptance test test-tools race test-engine test-subtitles \
 	conformance test-programs peer wer bench clean
