@@ -75,7 +75,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
-	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp LICENSE $(SLOT)/ && echo "$(VERSION)+dev" >$(SLOT)/VERSION
+	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp VERSION LICENSE $(SLOT)/
 	@touch $@
 
 # The dates in it are the commit's: two builds of one commit are the same.

@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/version"
+	"whisper-appliance/internal/watchdog"
 	"whisper-appliance/internal/whisper"
 )
 
@@ -80,11 +82,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stdout, version.Line(program))
 		return nil
 	}
-	level := slog.LevelInfo
-	if *debug {
-		level = slog.LevelDebug
+	log, err := newLogger(stderr, *debug)
+	if err != nil {
+		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 
 	if err := engine.InheritedPID(); err != nil {
 		return err
@@ -108,11 +109,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			stop()
 		}()
 	}
+	var guard watchdog.Guard
+	go watch(ctx, &guard, log)
 	log.Debug("engine ready", "whisper", backend.Describe().Whisper, "backend", backend.Describe().Backend)
 	server := &engine.Server{
 		Backend: backend, Models: *models, Threads: *threads,
 		// Its first work says how long to stay. One that gets none was woken by mistake.
 		Stay: engine.Stay{Exit: time.Minute}, Log: log,
+		Begin: func(call string, most time.Duration) func() {
+			return guard.Begin(call, max(most, systemd.WatchdogInterval()))
+		},
 	}
+	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
 	return server.Serve(ctx, listeners[0])
+}
+
+// newLogger writes entries of the journal where systemd collects them, and
+// lines of text where the server does.
+func newLogger(stderr io.Writer, debug bool) (*slog.Logger, error) {
+	level := new(slog.LevelVar)
+	if debug {
+		level.Set(slog.LevelDebug)
+	}
+	format := logging.Text
+	if systemd.Supervised() {
+		format = logging.Auto
+	}
+	return logging.New(logging.Options{W: stderr, Format: format, Level: level, JournalStream: os.Getenv("JOURNAL_STREAM"),
+		Attrs: []slog.Attr{slog.String(logging.Component, "engine"), slog.String(logging.Version, version.Build().Version)}})
+}
+
+// watch feeds systemd's watchdog while each call into whisper.cpp returns in
+// its time. WATCHDOG_USEC is the least that a window may take.
+func watch(ctx context.Context, guard *watchdog.Guard, log *slog.Logger) {
+	if interval := systemd.WatchdogInterval(); interval > 0 {
+		guard.Run(context.WithoutCancel(ctx), interval/5, systemd.Notify, log)
+	}
 }

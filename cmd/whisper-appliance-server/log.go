@@ -30,7 +30,7 @@ func logContext(e environment.Environment, slot string) []slog.Attr {
 	for _, a := range []slog.Attr{
 		slog.String(logging.Slot, slot),
 		slog.String(logging.Environment, e.Deployment),
-		slog.String("profile", e.Profile),
+		slog.String(logging.Profile, e.Profile),
 		slog.String(logging.ContainerID, e.ContainerID()),
 	} {
 		if a.Value.String() != "" {

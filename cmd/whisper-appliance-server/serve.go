@@ -144,7 +144,7 @@ func (a *appliant) circumstances() []slog.Attr {
 	exe, _ := os.Executable() //nolint:errcheck // "" says so
 	attrs := []slog.Attr{
 		slog.String("working_directory", wd), slog.String("executable", exe), slog.String("slot", a.paths.SlotName),
-		slog.String("version", version.Build().Version), slog.Int("uid", os.Geteuid()), slog.String("path", os.Getenv("PATH")),
+		slog.String("version", version.Build().Version), slog.Int("uid", os.Geteuid()), slog.String("search_path", os.Getenv("PATH")),
 	}
 	if a.supervised {
 		attrs = append(attrs, slog.String("unit", a.ownUnit()))

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"whisper-appliance/internal/faultpoint"
 )
 
 // transcribe answers with one JSON line an event. The status is 200 as soon as
@@ -42,6 +44,7 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 	}
 	req.Threads = s.threads(req.Threads)
 	started, end := time.Now(), s.begin("window", s.windowMost())
+	faultpoint.Here("engine.window")
 	done, err := s.model.Transcribe(r.Context(), req, pcm, out.send)
 	end()
 	s.slowest = max(s.slowest, time.Since(started))

@@ -150,7 +150,8 @@ func (e *entry) text(shown string) string {
 // isContext tells the keys whose values are the same from entry to entry, or
 // mean something to programs alone.
 func isContext(key string) bool {
-	return slices.Contains([]string{Job, Request, Slot, Version, Environment, ContainerID, MessageID, Code}, key)
+	return slices.Contains([]string{Job, Request, Slot, Version, Environment, ContainerID, Profile, MessageID, Code,
+		"search_paths", "working_directory", "executable", "uid", "search_path", "unit", "critical", "without", "stops"}, key)
 }
 
 // fieldName makes a key into a name that the journal takes: capital letters,

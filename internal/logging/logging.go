@@ -30,6 +30,7 @@ const (
 	Version     = "version"
 	Environment = "environment"
 	ContainerID = "container_id"
+	Profile     = "profile"
 	MessageID   = "message_id" // 32 hex digits that name a kind of entry
 	Error       = "error"
 	Code        = "code"

@@ -8,7 +8,7 @@ const (
 	Socket              = "whisper-appliance.socket"
 	Service             = "whisper-appliance.service"
 	Path                = "whisper-appliance.path"
-	Slice               = "whisper-appliance.slice"
+	Slice               = "whisperappliance.slice"
 	DecodeSocket        = "whisper-appliance-decode.socket"
 	JournalSocket       = "whisper-appliance-journal.socket"
 	HousekeepingTimer   = "whisper-appliance-housekeeping.timer"
