@@ -36,6 +36,7 @@ type Appliance struct {
 
 	socket net.Listener           // the launcher's
 	first  atomic.Pointer[string] // how the first model comes along
+	pull   model.PullOptions      // of the first model; tests have no upstream
 }
 
 // assemble is what the appliance has whoever starts its processes.

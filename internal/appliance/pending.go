@@ -70,24 +70,41 @@ func (a *Appliance) pullFirst(ctx context.Context, c *config.Config, from string
 	if _, err := a.Models.Resolve(name); err == nil {
 		return nil
 	}
-	var sources []string
-	for _, s := range []string{from, c.Models.Mirror} {
-		if s != "" {
-			sources = append(sources, s)
-		}
-	}
 	a.say("it begins")
-	log.Info("fetching the first model", "model", name)
-	result, err := a.Models.Pull(ctx, name, model.PullOptions{Sources: sources, Progress: func(p model.Progress) {
+	log.Info("fetching the first model", "model", name, "directory", from)
+	if from != "" {
+		err := a.takeFirst(ctx, name, from)
+		if err == nil {
+			log.Info("first model taken", "model", name, "source", from)
+			return nil
+		}
+		log.Warn("first model not taken from its directory", "model", name, "error", err, "hint", fault.Hint(err))
+	}
+	o := a.pull
+	if c.Models.Mirror != "" {
+		o.Sources = []string{c.Models.Mirror}
+	}
+	o.Progress = func(p model.Progress) {
 		if p.Total > 0 {
 			a.say("%d %% of %s", 100*p.Bytes/p.Total, fault.Bytes(p.Total))
 		}
-	}})
+	}
+	result, err := a.Models.Pull(ctx, name, o)
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", name, err)
 	}
 	log.Info("first model fetched", "model", name, "source", result.Source)
 	return nil
+}
+
+// takeFirst copies the model from a directory that the administrator named.
+func (a *Appliance) takeFirst(ctx context.Context, name, from string) error {
+	path, err := a.Models.Path(name)
+	if err != nil {
+		return err
+	}
+	_, err = a.Models.ImportGGML(ctx, filepath.Join(from, filepath.Base(path)), model.ImportOptions{Name: name})
+	return err
 }
 
 func (a *Appliance) say(format string, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"whisper-appliance/internal/faultpoint"
 	"whisper-appliance/internal/watchdog"
 )
 
@@ -14,6 +15,7 @@ import (
 // within limit.
 func (s *Server) Probe(limit time.Duration) watchdog.Probe {
 	return watchdog.Probe{Name: "answer /livez in memory", Limit: limit, Ask: func(ctx context.Context) {
+		faultpoint.Here("server.probe")
 		s.Service.Waiting()
 		s.Config()
 		h := s.inside.Load()

@@ -139,12 +139,37 @@ func (d door) open(ctx context.Context) (conn *dbus.Conn, err error) {
 	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
 		return nil, err
 	}
-	if d.bus {
-		if err := conn.Hello(); err != nil {
-			return nil, err
-		}
+	greet := conn.Hello
+	if !d.bus {
+		greet = func() error { return wake(ctx, conn) }
+	}
+	if err := greet(); err != nil {
+		return nil, err
 	}
 	return conn, c.SetDeadline(time.Time{})
+}
+
+// wakeAgain is how long a first message may wait for its answer.
+const wakeAgain = 20 * time.Millisecond
+
+// wake asks systemd for any answer. Where the first message comes in one packet
+// with the end of the greeting, systemd looks at it only when more bytes come:
+// without a second one it would lie there for ever. (Seen with systemd 252, in
+// two of five connections.)
+func wake(ctx context.Context, conn *dbus.Conn) error {
+	answers := make(chan *dbus.Call, 1000)
+	tick := time.NewTicker(wakeAgain)
+	defer tick.Stop()
+	for {
+		conn.Object(managerName, managerPath).Go("org.freedesktop.DBus.Peer.Ping", 0, answers)
+		select {
+		case <-answers: // an error is an answer, too
+			return nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // limited is ctx with askLimit where it has no deadline.

@@ -93,7 +93,7 @@ func encode(s Setting) (dbus.Variant, error) {
 		"ProtectKernelTunables", "NoNewPrivileges", "LockPersonality", "MemoryDenyWriteExecute", "RestrictRealtime",
 		"RestrictSUIDSGID", "MountAPIVFS":
 		return dbus.MakeVariant(s.Value == "yes"), nil
-	case "ProtectSystem", "ProtectHome", "ProtectProc", "ProcSubset", "User", "Group":
+	case "ProtectSystem", "ProtectHome", "ProtectProc", "ProcSubset", "User", "Group", "RootDirectory":
 		return dbus.MakeVariant(s.Value), nil
 	case "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths":
 		return dbus.MakeVariant(strings.Fields(s.Value)), nil

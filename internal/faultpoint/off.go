@@ -1,0 +1,6 @@
+//go:build !faults
+
+package faultpoint
+
+// Here does nothing in this build.
+func Here(string) {}

@@ -1,0 +1,369 @@
+package slot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"whisper-appliance/internal/fault"
+)
+
+const server = "server.service"
+
+// machine is a systemd with one server, its candidates, and a proc file system.
+type machine struct {
+	t      *testing.T
+	slots  *Slots
+	proc   string
+	units  map[string]State
+	pids   int
+	did    []string          // "start next-b", …, what changed something
+	fail   map[string]error  // what Start, Restart, … of a unit answer, by "verb unit"
+	broken map[string]bool   // units that never become active, by unit or "unit of slot"
+	wrong  map[string]bool   // units that run another program
+	smoke  map[string]error  // by socket's base name
+	after  map[string]func() // what happens after "verb unit"
+}
+
+func newMachine(t *testing.T) (*machine, *Switch) {
+	s := twoSlots(t)
+	m := &machine{t: t, slots: s, proc: t.TempDir(), units: map[string]State{}, fail: map[string]error{}, broken: map[string]bool{},
+		wrong: map[string]bool{}, smoke: map[string]error{}, after: map[string]func(){}}
+	m.launch(server)
+	return m, &Switch{
+		Slots: s, Units: m, Service: server, Run: "run", Socket: "api.sock", Proc: m.proc, Settle: 70 * time.Millisecond,
+		Next: func(slot string) (string, string) { return "next-" + slot, "door-" + slot },
+		Smoke: func(_ context.Context, socket string) error {
+			m.did = append(m.did, "smoke "+filepath.Base(socket))
+			return m.smoke[filepath.Base(socket)]
+		},
+	}
+}
+
+// launch starts what the unit's ExecStart names: the link's slot, or its own.
+func (m *machine) launch(unit string) {
+	dir := m.slots.Current
+	if name, ok := strings.CutPrefix(unit, "next-"); ok {
+		dir = m.slots.Path(name)
+	}
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.pids++
+	st := State{"active", m.pids, "invocation-" + strconv.Itoa(m.pids)}
+	if m.broken[unit] || m.broken[unit+" of "+filepath.Base(dir)] {
+		m.units[unit] = State{"activating", 0, st.Invocation}
+		return
+	}
+	exe := filepath.Join(dir, ServerPath)
+	if m.wrong[unit] {
+		exe = filepath.Join(dir, EnginePath)
+	}
+	at := filepath.Join(m.proc, strconv.Itoa(m.pids))
+	must(m.t, os.Mkdir(at, 0o755))
+	must(m.t, os.Symlink(exe, filepath.Join(at, "exe")))
+	m.units[unit] = st
+	if name, ok := strings.CutPrefix(unit, "next-"); ok {
+		m.units["door-"+name] = State{Active: "active"}
+	}
+}
+
+func (m *machine) do(ctx context.Context, verb, unit string, effect func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.did = append(m.did, verb+" "+unit)
+	effect()
+	if f := m.after[verb+" "+unit]; f != nil {
+		f()
+	}
+	return m.fail[verb+" "+unit]
+}
+
+func (m *machine) Start(ctx context.Context, unit string) error {
+	return m.do(ctx, "start", unit, func() { m.launch(unit) })
+}
+func (m *machine) Restart(ctx context.Context, unit string) error {
+	return m.do(ctx, "restart", unit, func() { m.launch(unit) })
+}
+func (m *machine) Stop(ctx context.Context, unit string) error {
+	return m.do(ctx, "stop", unit, func() { m.units[unit] = State{Active: "inactive", Invocation: m.units[unit].Invocation} })
+}
+func (m *machine) ResetFailed(context.Context, string) error { return errors.New("not loaded") }
+func (m *machine) State(_ context.Context, unit string) (State, error) {
+	if err := m.fail["state "+unit]; err != nil {
+		return State{}, err
+	}
+	if st, known := m.units[unit]; known {
+		return st, nil
+	}
+	return State{Active: "inactive"}, nil
+}
+
+// runs tells which slot's server runs behind the socket.
+func (m *machine) runs() string {
+	st := m.units[server]
+	if st.Active != "active" {
+		return st.Active
+	}
+	exe, err := os.Readlink(filepath.Join(m.proc, strconv.Itoa(st.PID), "exe"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return filepath.Base(filepath.Dir(filepath.Dir(exe)))
+}
+
+func TestSwitch(t *testing.T) {
+	m, s := newMachine(t)
+	var steps []string
+	s.Progress = func(step, _ string) { steps = append(steps, step) }
+	for _, to := range []string{B, A, Golden, B} {
+		from, _ := serving(t, s.Slots)
+		m.did, steps = nil, nil
+		out, err := s.To(t.Context(), to)
+		must(t, err)
+		if out != (Outcome{From: from, To: to, Overlapped: true}) {
+			t.Errorf("outcome %+v", out)
+		}
+		if current, _ := serving(t, s.Slots); current != to || (to != Golden && m.runs() != to) {
+			t.Errorf("current %s, runs %s; want %s", current, m.runs(), to)
+		}
+		did := fmt.Sprintf("start next-%[1]s, smoke next-%[1]s.sock, restart server.service, stop next-%[1]s, stop door-%[1]s", to)
+		if got := strings.Join(m.did, ", "); got != did {
+			t.Errorf("did %s\nwant %s", got, did)
+		}
+		if got, want := strings.Join(steps, " "), "verify start attest smoke activate restart attest stop stop"; got != want {
+			t.Errorf("steps %s, want %s", got, want)
+		}
+	}
+}
+
+// TestSwitchFails: every step fails in turn, and something serves afterwards.
+func TestSwitchFails(t *testing.T) {
+	boom := errors.New("boom")
+	tests := []struct {
+		name    string
+		spoil   func(m *machine, s *Switch)
+		code    string
+		moved   bool   // the link names b afterwards
+		runs    string // what the server runs afterwards
+		restart int    // how often it was restarted
+	}{
+		{"no such slot's release", func(m *machine, s *Switch) { os.RemoveAll(s.Slots.Path(B)) }, "no_manifest", false, A, 0},
+		{"a wrong byte in it", func(m *machine, s *Switch) { os.Truncate(filepath.Join(s.Slots.Path(B), ServerPath), 3) }, "damaged_release", false, A, 0},
+		{"systemd is away", func(m *machine, s *Switch) {
+			m.fail["state "+server] = fault.New(fault.Unavailable, "no_systemd", "away").Try("x")
+		}, "no_systemd", false, A, 0},
+		{"candidate's job fails", func(m *machine, s *Switch) { m.fail["start next-b"] = boom }, "candidate_failed", false, A, 0},
+		{"candidate dies after READY", func(m *machine, s *Switch) { m.broken["next-b"] = true }, "candidate_failed", false, A, 0},
+		{"candidate runs something else", func(m *machine, s *Switch) { m.wrong["next-b"] = true }, "candidate_failed", false, A, 0},
+		{"candidate's smoke", func(m *machine, s *Switch) { m.smoke["next-b.sock"] = boom }, "candidate_failed", false, A, 0},
+		{"the link cannot be renamed", func(m *machine, s *Switch) {
+			os.MkdirAll(filepath.Join(filepath.Dir(s.Slots.Current), ".current.new", "x"), 0o755)
+		}, "rolled_back", false, A, 0},
+		{"the new server crashes", func(m *machine, s *Switch) {
+			m.broken[server+" of b"], m.fail["restart "+server] = true, boom
+		}, "rolled_back", false, A, 2},
+		{"the new server hangs", func(m *machine, s *Switch) { m.broken[server+" of b"] = true }, "rolled_back", false, A, 2},
+		{"the job's result is wrong", func(m *machine, s *Switch) { m.fail["restart "+server] = boom }, "", true, B, 1},
+		{"the old server was not replaced", func(m *machine, s *Switch) {
+			was := m.units[server]
+			m.after["restart "+server] = func() { m.units[server] = was }
+		}, "rolled_back", false, A, 1},
+		{"the gate was faster", func(m *machine, s *Switch) {
+			m.after["restart "+server] = func() { s.Slots.Activate(A); m.launch(server) }
+		}, "rolled_back", false, A, 1},
+		{"nothing comes up any more", func(m *machine, s *Switch) { m.broken[server] = true }, "not_serving", false, "activating", 2},
+		{"the way back is gone", func(m *machine, s *Switch) {
+			m.broken[server+" of b"] = true
+			os.RemoveAll(s.Slots.Path(A))
+		}, "rolled_back", false, "golden", 2},
+		{"the candidate does not stop", func(m *machine, s *Switch) { m.fail["stop next-b"] = boom }, "", true, B, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, s := newMachine(t)
+			tt.spoil(m, s)
+			_, err := s.To(t.Context(), B)
+			if tt.code == "" {
+				must(t, err)
+			} else {
+				wantCode(t, err, tt.code)
+			}
+			if current, stable := serving(t, s.Slots); (current == B) != tt.moved || stable != A {
+				t.Errorf("current %s, stable %s", current, stable)
+			}
+			if got := m.runs(); got != tt.runs {
+				t.Errorf("the server runs %q, want %q", got, tt.runs)
+			}
+			restarts := 0
+			for _, d := range m.did {
+				if d == "restart "+server {
+					restarts++
+				}
+			}
+			if restarts != tt.restart {
+				t.Errorf("did %v: %d restarts, want %d", m.did, restarts, tt.restart)
+			}
+			next := m.units["next-b"].Active
+			if stays := tt.code == "not_serving"; stays != (next == "active") {
+				t.Errorf("the candidate is %q after %v", next, err)
+			}
+		})
+	}
+}
+
+// TestSwitchCanceled: until the link moves nothing has happened; then it goes through.
+func TestSwitchCanceled(t *testing.T) {
+	for at, goesThrough := range map[string]bool{"start next-b": false, "restart " + server: true} {
+		m, s := newMachine(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		m.after[at] = cancel
+		_, err := s.To(ctx, B)
+		cancel()
+		current, _ := serving(t, s.Slots)
+		if goesThrough {
+			if err != nil || current != B || m.runs() != B {
+				t.Errorf("after %s: %v, current %s, runs %s", at, err, current, m.runs())
+			}
+		} else if !errors.Is(err, context.Canceled) || current != A || m.runs() != A {
+			t.Errorf("after %s: %v, current %s, runs %s", at, err, current, m.runs())
+		}
+		if next := m.units["next-b"].Active; next == "active" {
+			t.Errorf("after %s the candidate still runs", at)
+		}
+	}
+}
+
+// TestSwitchOfAServerThatDoesNotRun: there is nothing to overlap with.
+func TestSwitchOfAServerThatDoesNotRun(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name  string
+		spoil func(m *machine, s *Switch)
+		code  string
+		runs  string
+	}{
+		{"well", func(*machine, *Switch) {}, "", B},
+		{"crashes", func(m *machine, _ *Switch) { m.broken[server+" of b"] = true }, "rolled_back", A},
+		{"does not answer", func(m *machine, _ *Switch) { m.smoke["api.sock"] = boom }, "rolled_back", A},
+		{"nothing served before", func(m *machine, s *Switch) {
+			os.Remove(s.Slots.Current)
+			os.Remove(s.Slots.Stable)
+			os.Remove(s.Slots.Path(Golden))
+			m.broken[server] = true
+		}, "not_serving", "activating"},
+	} {
+		for _, state := range []string{"inactive", "failed"} {
+			m, s := newMachine(t)
+			m.units[server] = State{Active: state, Invocation: "old"}
+			tt.spoil(m, s)
+			out, err := s.To(t.Context(), B)
+			if tt.code == "" {
+				must(t, err)
+			} else {
+				wantCode(t, err, tt.code)
+			}
+			if out.Overlapped || m.runs() != tt.runs || slices.Contains(m.did, "start next-b") {
+				t.Errorf("%s, %s: runs %s, did %v, %+v", tt.name, state, m.runs(), m.did, out)
+			}
+		}
+	}
+	m, s := newMachine(t)
+	m.units[server] = State{Active: "inactive"}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.To(ctx, B); !errors.Is(err, context.Canceled) || m.runs() != "inactive" {
+		t.Errorf("cancelled before: %v, %s", err, m.runs())
+	}
+}
+
+// TestSwitchGoesOn: where a run was killed, the next one finds what it left.
+func TestSwitchGoesOn(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		leave func(m *machine, s *Switch)
+		did   string
+		out   Outcome
+	}{
+		{"with the candidate running", func(m *machine, _ *Switch) { m.launch("next-b") },
+			"stop next-b, stop door-b, start next-b, smoke next-b.sock, restart server.service, stop next-b, stop door-b", Outcome{From: A, To: B, Overlapped: true}},
+		{"after the link moved", func(m *machine, s *Switch) { m.launch("next-b"); s.Slots.Activate(B) },
+			"stop next-b, stop door-b, start next-b, smoke next-b.sock, restart server.service, stop next-b, stop door-b", Outcome{From: B, To: B, Overlapped: true}},
+		{"after the server took over", func(m *machine, s *Switch) { m.launch("next-b"); s.Slots.Activate(B); m.launch(server) },
+			"stop next-b, stop door-b", Outcome{From: B, To: B, Already: true}},
+		{"after all", func(m *machine, s *Switch) { s.Slots.Activate(B); m.launch(server) },
+			"", Outcome{From: B, To: B, Already: true}},
+	} {
+		m, s := newMachine(t)
+		tt.leave(m, s)
+		out, err := s.To(t.Context(), B)
+		if got := strings.Join(m.did, ", "); err != nil || out != tt.out || got != tt.did {
+			t.Errorf("%s: %v, %+v, did %s", tt.name, err, out, got)
+		}
+		if m.runs() != B || m.units["next-b"].Active == "active" {
+			t.Errorf("%s: runs %s, candidate %s", tt.name, m.runs(), m.units["next-b"].Active)
+		}
+	}
+	// The link had moved, and the new one does not come up: stable is the way back.
+	m, s := newMachine(t)
+	must(t, s.Slots.Activate(B))
+	m.broken[server+" of b"] = true
+	_, err := s.To(t.Context(), B)
+	wantCode(t, err, "rolled_back")
+	if m.runs() != A {
+		t.Errorf("runs %s", m.runs())
+	}
+}
+
+// TestSwitchBetweenTheSameProgram: two slots with the same bytes are two slots.
+func TestSwitchBetweenTheSameProgram(t *testing.T) {
+	m, s := newMachine(t)
+	_, err := s.Slots.Place(t.Context(), s.Slots.Golden, B, nil)
+	must(t, err)
+	one, err := os.ReadFile(filepath.Join(s.Slots.Path(A), ServerPath))
+	must(t, err)
+	two, err := os.ReadFile(filepath.Join(s.Slots.Path(B), ServerPath))
+	must(t, err)
+	if !bytes.Equal(one, two) {
+		t.Fatal("the programs differ")
+	}
+	must(t, s.Slots.Activate(B)) // as left by a killed run: the server still runs a's
+	out, err := s.To(t.Context(), B)
+	if err != nil || out.Already || m.runs() != B {
+		t.Errorf("%v, %+v, runs %s", err, out, m.runs())
+	}
+}
+
+func TestAttest(t *testing.T) {
+	m, s := newMachine(t)
+	name, manifest, err := s.Slots.Attest(t.Context(), m.proc, m.units[server].PID, ServerPath)
+	if err != nil || name != A || manifest.Version != "9.0.0+dev" {
+		t.Errorf("server: %q of %s, %v", name, manifest.Version, err)
+	}
+	at := filepath.Join(m.proc, "77")
+	must(t, os.Mkdir(at, 0o755))
+	must(t, os.Symlink(filepath.Join(s.Slots.Path(B), "lib/engine/ld.so"), filepath.Join(at, "exe")))
+	must(t, os.Symlink("/", filepath.Join(at, "root")))
+	write(t, filepath.Join(at, "maps"), "7f00-7f01 r--p 00000000 fe:00 12 /lib/libc.so.6\n7f01-7f02 r-xp 00000000 fe:00 13 "+
+		filepath.Join(s.Slots.Path(B), EnginePath)+"\n7f02-7f03 rw-p 0 00:00 0\n", 0o644)
+	name, _, err = s.Slots.Attest(t.Context(), m.proc, 77, EnginePath)
+	if err != nil || name != B {
+		t.Errorf("engine: %q, %v", name, err)
+	}
+	write(t, filepath.Join(s.Slots.Path(B), EnginePath), "another", 0o755)
+	if name, _, err = s.Slots.Attest(t.Context(), m.proc, 77, EnginePath); err != nil || name != "" {
+		t.Errorf("a changed engine: %q, %v", name, err)
+	}
+	_, _, err = s.Slots.Attest(t.Context(), m.proc, 4711, ServerPath)
+	wantCode(t, err, "not_attested")
+}
