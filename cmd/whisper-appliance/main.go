@@ -80,7 +80,10 @@ func rootCommand(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate(version.Line(program) + "\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
-	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a))
+	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a),
+		componentsCommand(a), pathsCommand(a), slotCommand(a), verifyCommand(a), housekeepingCommand(a),
+		smokeCommand(a), doctorCommand(a))
+	addBuildCommands(root)
 	return root
 }
 
@@ -142,21 +145,4 @@ func exitOf(f *fault.Error) int {
 		return exitCanceled
 	}
 	return exitError
-}
-
-func versionCommand(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "version",
-		Short: "Print version, commit and build date",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if a.jsonOut {
-				return a.printJSON(version.Build())
-			}
-			_, err := fmt.Fprintln(a.out, version.Line(program))
-			return err
-		},
-	}
-	a.jsonFlag(c)
-	return c
 }

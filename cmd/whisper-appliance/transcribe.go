@@ -232,7 +232,7 @@ func (a *app) byItself(ctx context.Context) (recogniser, func(), error) {
 	p.Run, p.EngineSocket = dir, filepath.Join(dir, "engine.sock")
 	p.Spool = a.spool(dir)
 	log := slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	parts, err := appliance.New(p, c, log, io.Discard)
+	parts, err := appliance.New(p, func() *config.Config { return c }, log, io.Discard)
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, nil, err

@@ -57,7 +57,8 @@ var layers = []struct{ pkg, may string }{
 	{"internal/model", "github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault internal/transcript"},
 
 	// 3: the work
-	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
+	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
+{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
 	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/systemd internal/transcribe"},
 
 	// 4: the doors

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/component"
+)
+
+// switchSmoke asks a server whether it serves as well as the one before it. It
+// transcribes nothing: a release is not to blame for a model that is not there.
+type switchSmoke struct {
+	serving string // socket of the server before, which is asked how well that one serves
+}
+
+const (
+	smokeLimit     = 10 * time.Second // for one question
+	modelComponent = "models"         // the part that fails while there is no model
+)
+
+// ask is nil where the server behind socket is alive, tells its components, and
+// is ready but for a model and for what the server before lacks too. Where it
+// stands in that one's place there is nobody to compare it with, and what it
+// lacks may well be the machine's fault.
+func (s *switchSmoke) ask(ctx context.Context, socket string) error {
+	if _, err := getOK(ctx, socket, "/livez"); err != nil {
+		return err
+	}
+	lacks, err := lacking(ctx, socket)
+	if err != nil || socket == s.serving {
+		return err
+	}
+	delete(lacks, modelComponent)
+	if len(lacks) == 0 {
+		return nil
+	}
+	before, _ := lacking(ctx, s.serving) // one that says nothing excuses nothing
+	for name, why := range lacks {
+		if _, was := before[name]; !was {
+			return fmt.Errorf("%s: %s", name, why)
+		}
+	}
+	return nil
+}
+
+// lacking gives what keeps a server from being ready, with why, by component;
+// those that only wait for another do not count.
+func lacking(ctx context.Context, socket string) (map[string]string, error) {
+	body, err := getOK(ctx, socket, "/api/v1/components")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Components []component.State `json:"components"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("/api/v1/components: %w", err)
+	}
+	status, body, err := getLocal(ctx, socket, "/readyz")
+	if err != nil || status == http.StatusOK {
+		return nil, err
+	}
+	lacks := map[string]string{}
+	for _, c := range answer.Components {
+		if c.Status == component.Failed {
+			lacks[c.Name] = c.Error
+		}
+	}
+	if len(lacks) == 0 {
+		lacks["/readyz"] = fmt.Sprintf("status %d, %.200s", status, body)
+	}
+	return lacks, nil
+}
+
+func getOK(ctx context.Context, socket, path string) ([]byte, error) {
+	status, body, err := getLocal(ctx, socket, path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("%s: status %d, %.200s", path, status, body)
+	}
+	return body, nil
+}
+
+// getLocal asks the server behind a socket on this machine.
+func getLocal(ctx context.Context, socket, path string) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, smokeLimit)
+	defer cancel()
+	client := api.OverSocket(socket)
+	defer client.HTTP.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, client.Base+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := client.HTTP.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, body, err
+}

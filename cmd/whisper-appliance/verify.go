@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/slot"
+)
+
+// verified is what verify has found.
+type verified struct {
+	Path        string            `json:"path"`
+	Version     string            `json:"version"`
+	Commit      string            `json:"commit"`
+	Files       int               `json:"files"`
+	Bytes       int64             `json:"bytes"`
+	Differences []slot.Difference `json:"differences"`
+	Package     []slot.Difference `json:"package"` // of the package's files outside the slots, with full paths
+}
+
+func verifyCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "verify [SLOT|DIR]",
+		Short: "Compare every file of a release with its manifest",
+		Long: "Compare every file of a release with its manifest: what is missing, what is there and should not be,\n" +
+			"sizes, modes, digests, owners. Without an argument it is the release that serves.",
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: []cobra.Completion{slot.A, slot.B, slot.Golden},
+		RunE: func(c *cobra.Command, args []string) error {
+			dir, err := a.releaseDir(args)
+			if err != nil {
+				return err
+			}
+			v, err := a.verifyRelease(c.Context(), dir)
+			if err != nil {
+				return err
+			}
+			if a.jsonOut {
+				err = a.printJSON(v)
+			} else {
+				err = a.printVerified(v)
+			}
+			if n := len(v.Differences) + len(v.Package); err == nil && n > 0 {
+				err = fault.New(fault.Internal, "differences", "%s is not as it was made: %d differences", dir, n).
+					Try("`apt reinstall whisper-appliance` brings the package's files again, and deploys them")
+			}
+			return err
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+// releaseDir is the directory that is meant: a slot's, the one named, or that
+// of the release that serves.
+func (a *app) releaseDir(args []string) (string, error) {
+	if a.paths.Slots == "" {
+		return append(args, a.paths.Slot)[0], nil
+	}
+	s, err := a.slots()
+	if err != nil {
+		return "", err
+	}
+	if len(args) > 0 {
+		if args[0] == slot.A || args[0] == slot.B || args[0] == slot.Golden {
+			return s.Path(args[0]), nil
+		}
+		return args[0], nil
+	}
+	name, err := s.Serving()
+	if err != nil || name == "" {
+		return a.paths.Slot, err
+	}
+	return s.Path(name), nil
+}
+
+// verifyRelease looks at dir, and on an installed appliance at owners too; the
+// package's own program looks at the package's other files as well.
+func (a *app) verifyRelease(ctx context.Context, dir string) (verified, error) {
+	m := a.meter(a.jsonOut)
+	defer m.clear()
+	installed := a.paths.Slots != ""
+	diffs, manifest, err := slot.Verify(ctx, dir, slot.Check{
+		Owned:    installed,
+		Progress: func(done, total int64) { m.show("%s of %s", fault.Bytes(done), fault.Bytes(total)) },
+	})
+	v := verified{
+		Path: dir, Version: manifest.Version, Commit: manifest.Commit, Files: len(manifest.Files), Bytes: manifest.Size(),
+		Differences: append([]slot.Difference{}, diffs...), Package: []slot.Difference{},
+	}
+	if err == nil && installed && a.paths.SlotName == slot.Golden {
+		v.Package, err = a.packageFiles()
+	}
+	return v, err
+}
+
+func (a *app) printVerified(v verified) error {
+	for _, d := range slices.Concat(v.Differences, v.Package) {
+		fmt.Fprintln(a.out, d)
+	}
+	if len(v.Differences)+len(v.Package) > 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(a.out, "%s is whole: version %s (commit %s), %d files, %s\n", v.Path, v.Version, v.Commit, v.Files, fault.Bytes(v.Bytes))
+	return err
+}
+
+// packageFiles looks at what root runs and what systemd reads: who could write
+// those would be root. What they hold is dpkg's to verify.
+func (a *app) packageFiles() ([]slot.Difference, error) {
+	diffs := []slot.Difference{}
+	home := filepath.Dir(a.paths.Golden)
+	err := filepath.WalkDir(home, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if path == a.paths.Golden {
+			return fs.SkipDir
+		}
+		d, err := safeFile(path)
+		diffs = append(diffs, d...)
+		return err
+	})
+	if err != nil {
+		return diffs, fmt.Errorf("verify %s: %w", home, err)
+	}
+	units, err := filepath.Glob(filepath.Join(a.paths.Shipped, program+"*"))
+	if err != nil {
+		return diffs, err
+	}
+	for _, path := range units {
+		d, err := safeFile(path)
+		if err != nil {
+			return diffs, fmt.Errorf("verify: %w", err)
+		}
+		diffs = append(diffs, d...)
+	}
+	return diffs, nil
+}
+
+// safeFile says where others than root may change a file.
+func safeFile(path string) (diffs []slot.Difference, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+		diffs = append(diffs, slot.Difference{Path: path, What: slot.Owner, Want: "root", Got: "uid " + strconv.FormatUint(uint64(st.Uid), 10)})
+	}
+	if mode := info.Mode(); mode&fs.ModeSymlink == 0 && mode&0o022 != 0 {
+		diffs = append(diffs, slot.Difference{Path: path, What: slot.Mode, Want: "not writable by others", Got: mode.String()})
+	}
+	return diffs, nil
+}
