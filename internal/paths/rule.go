@@ -48,7 +48,7 @@ func ruleOf(name string) rule {
 		return rule{kind: "directory", made: true, write: true, shipped: true}
 	case "api socket", "engine socket", "decode socket":
 		return rule{kind: "socket"}
-	case "ffmpeg":
+	case "unit ffmpeg", "ffmpeg":
 		return rule{kind: "file", read: true, missing: "install ffmpeg: without it only WAV files of 16 kHz can be transcribed"}
 	}
 	return rule{kind: "directory"}

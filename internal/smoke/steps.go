@@ -72,7 +72,7 @@ func (r *run) version(context.Context) (string, error) {
 	switch have := r.health.Versions; {
 	case r.asked != nil:
 		return "", skipped("the server does not answer")
-	case r.Version != "" && have.Server != r.Version:
+	case r.Version != "" && r.health.Version != r.Version:
 		return "", fault.New(fault.Conflict, "other_version", "the server is version %s and should be %s", have.Server, r.Version).
 			Try("systemctl restart whisper-appliance; `whisper-appliance version --check` shows who is what")
 	case have.Engine != "" && have.Engine != have.Server:

@@ -1,0 +1,240 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// notOurs are places that dpkg, systemd and the users' database write by
+// themselves, whatever is installed.
+var notOurs = []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/srv/e2e",
+	"/var/lib/dpkg", "/var/lib/apt", "/var/cache/apt", "/var/cache/ldconfig", "/var/cache/debconf",
+	"/var/log", "/var/tmp", "/etc/machine-id"}
+
+// byThemselves are files that the users' tools and systemd's own timers write.
+var byThemselves = regexp.MustCompile(`^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-? |^/etc/\.(pwd\.lock|updated) |^/var/\.updated ` +
+	`|^/var/lib/systemd/(random-seed|catalog/database|timers/stamp-(apt|dpkg|e2scrub|fstrim).*) `)
+
+// files is what the machine holds but for places that are nobody's.
+func (b *box) files() []string {
+	b.t.Helper()
+	files, err := b.Files(b.t.Context(), notOurs...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return slices.DeleteFunc(files, byThemselves.MatchString)
+}
+
+// purges removes the package with all it made, and looks that it is gone.
+func (b *box) purges() {
+	b.t.Helper()
+	b.must(`apt-get purge -y -q whisper-appliance`)
+	if left := b.must(`systemctl list-unit-files --no-legend 'whisper-appliance*' || true`); left != "" {
+		b.t.Errorf("units are left:\n%s", left)
+	}
+	if left := b.must(`systemctl list-units --all --no-legend --plain 'whisper-appliance*' || true`); left != "" {
+		b.t.Errorf("systemd still knows:\n%s", left)
+	}
+	if left := b.must(`grep whisper-appliance /etc/passwd /etc/group || true`); left != "" {
+		b.t.Errorf("users are left:\n%s", left)
+	}
+	if left := b.must(`pgrep -a whisper-applian || true`); left != "" {
+		b.t.Errorf("processes are left:\n%s", left)
+	}
+}
+
+// added is what is in after and not in before.
+func added(before, after []string) []string {
+	known := map[string]bool{}
+	for _, line := range before {
+		known[line] = true
+	}
+	return slices.DeleteFunc(slices.Clone(after), func(line string) bool { return known[line] })
+}
+
+// TestPurgeLeavesNothing compares the whole file system.
+func TestPurgeLeavesNothing(t *testing.T) {
+	b := fresh(t, bookworm)
+	b.must(`rm -rf /etc/whisper-appliance /var/lib/whisper-appliance`)
+	before := b.files()
+	b.must(prepare)
+	b.must(aptInstall)
+	b.ready()
+	b.transcribes(secure)
+	b.purges()
+	after := b.files()
+	for _, line := range added(before, after) {
+		t.Errorf("left behind or changed: %s", line)
+	}
+	for _, line := range added(after, before) {
+		t.Errorf("gone or changed: %s", line)
+	}
+	figure(t, "file system: %d entries before, %d after", len(before), len(after))
+}
+
+// otherVersion is later than any of ours.
+const otherVersion = "99.0.0"
+
+// otherPackage is built from the same sources under another version, by the
+// script that builds the one under test.
+func otherPackage(t *testing.T) string {
+	t.Helper()
+	root, dir := checkout(t), t.TempDir()
+	slot := filepath.Join(dir, "slot")
+	run := func(env string, args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Dir, cmd.Env = root, append(os.Environ(), env)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, &stderr)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	run("", "cp", "-a", filepath.Join(root, "build", "slot"), slot)
+	flags := "-s -w -X whisper-appliance/internal/version.number=" + otherVersion
+	bin := filepath.Join(slot, "bin") + string(filepath.Separator)
+	run("CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", bin,
+		"./cmd/whisper-appliance", "./cmd/whisper-appliance-server", "./cmd/whisper-appliance-decode")
+	run("CGO_ENABLED=1", "go", "build", "-trimpath", "-buildvcs=false", "-tags", "whisper,netgo,osusergo", "-ldflags", flags, "-o", bin,
+		"./cmd/whisper-appliance-engine")
+	if err := os.WriteFile(filepath.Join(slot, "VERSION"), []byte(otherVersion+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(run("", filepath.Join(root, "packaging", "deb", "build.sh"), slot, "amd64", dir), "\n")
+	return lines[len(lines)-1]
+}
+
+// TestPackageLife: reinstalled, upgraded, downgraded, removed and installed
+// again, the appliance keeps what is the administrator's and the user's.
+func TestPackageLife(t *testing.T) {
+	b := fresh(t, bookworm)
+	b.must(aptInstall)
+	b.ready()
+	slot := b.serving()
+	version := b.must(`cat /opt/whisper-appliance/current/VERSION`)
+	const otherIn = "/srv/e2e/other.deb"
+	if err := b.CopyIn(t.Context(), otherPackage(t), otherIn, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	b.must(`apt-get install -y -q --reinstall ` + debIn)
+	if b.serving() != slot {
+		t.Errorf("reinstalling the same version moved from %s to %s", slot, b.serving())
+	}
+	b.must(`mkdir -p /etc/systemd/system/whisper-appliance.service.d
+		printf '[Service]\nEnvironment=E2E=kept\n' >/etc/systemd/system/whisper-appliance.service.d/50-admin.conf
+		systemctl daemon-reload`)
+
+	b.must(`apt-get install -y -q ` + otherIn)
+	if got := b.must(`cat /opt/whisper-appliance/current/VERSION`); got != otherVersion || b.serving() == slot {
+		t.Errorf("after an upgrade version %s serves from slot %s", got, b.serving())
+	}
+	b.transcribes(plain)
+	if got := b.property(server, "Environment"); !strings.Contains(got, "E2E=kept") {
+		t.Errorf("the administrator's drop-in is gone: %q", got)
+	}
+	b.must(`apt-get install -y -q --allow-downgrades ` + debIn)
+	if got := b.must(`cat /opt/whisper-appliance/current/VERSION`); got != version {
+		t.Errorf("after a downgrade version %s serves, want %s", got, version)
+	}
+	b.transcribes(plain)
+
+	b.must(`apt-get remove -y -q whisper-appliance`)
+	if status, _ := b.get(plain + "/livez"); status != 0 {
+		t.Errorf("after the removal somebody answers with %d", status)
+	}
+	b.must(`test -s ` + model + ` && test -s ` + settings)
+	b.must(aptInstall)
+	b.ready()
+	b.transcribes(plain)
+}
+
+// TestSystemctl: the verbs do what they say.
+func TestSystemctl(t *testing.T) {
+	b := shared(t)
+	answers := func() bool { status, _ := b.get(plain + "/livez"); return status == http.StatusOK }
+	b.must(`systemctl stop whisper-appliance.service`)
+	if !answers() { // the socket starts it again
+		t.Error("the service stopped, the socket did not start it")
+	}
+	b.must(`systemctl stop whisper-appliance.target`)
+	if answers() {
+		t.Error("the target stopped, and somebody answers")
+	}
+	b.must(`systemctl start whisper-appliance.target`)
+	b.ready()
+	pid := b.property(server, "MainPID")
+	b.must(`systemctl reload whisper-appliance`)
+	if now := b.property(server, "MainPID"); now != pid {
+		t.Errorf("reload made process %s of %s", now, pid)
+	}
+	if r := b.Sh(t.Context(), `echo nonsense >/etc/whisper-appliance/config.d/99-bad.toml; systemctl reload whisper-appliance`); r.Code == 0 {
+		t.Error("a reload with settings that are wrong says nothing")
+	}
+	b.must(`rm /etc/whisper-appliance/config.d/99-bad.toml; systemctl reload whisper-appliance`)
+	if !answers() {
+		t.Error("it does not answer after a reload")
+	}
+	b.must(`systemctl restart whisper-appliance`)
+	b.ready()
+	if got := b.property(server, "StatusText"); !strings.Contains(got, "slot "+b.serving()) || !strings.Contains(got, "tiny") {
+		t.Errorf("the status line is %q", got)
+	}
+	b.must(`systemctl disable whisper-appliance; systemctl is-enabled whisper-appliance.socket && exit 1; systemctl enable whisper-appliance; systemctl is-enabled whisper-appliance.socket`)
+	b.must(`systemctl mask --runtime whisper-appliance; systemctl stop whisper-appliance; systemctl unmask --runtime whisper-appliance; systemctl start whisper-appliance`)
+	b.ready()
+}
+
+// TestFirstModel: without a model the installation goes well, and one that lies
+// in the directory named then is taken in the background.
+func TestFirstModel(t *testing.T) {
+	b := fresh(t, bookworm)
+	b.must(`rm -r /var/lib/whisper-appliance`)
+	said := b.must("WHISPER_APPLIANCE_MODELS_FROM=" + modelsIn + " " + aptInstall)
+	if !strings.Contains(said, "model") {
+		t.Errorf("the installation says nothing of the model:\n%s", said)
+	}
+	took := b.until("the model is there", 60*time.Second, func() bool { status, _ := b.get(plain + "/readyz"); return status == http.StatusOK })
+	figure(t, "the model was there %.1f s after the installation", took.Seconds())
+	b.transcribes(plain)
+}
+
+// TestReboot: it comes back, and work that was pending is taken up though
+// nobody visits.
+func TestReboot(t *testing.T) {
+	b := fresh(t, bookworm)
+	b.must(aptInstall)
+	b.ready()
+	b.must(`systemctl stop whisper-appliance.path whisper-appliance.service; rm -f ` + model + `*
+		printf '%s\n' ` + modelsIn + ` >/var/lib/whisper-appliance/pending/first-model
+		chown whisper-appliance: /var/lib/whisper-appliance/pending/first-model`)
+	if err := b.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	figure(t, "the machine was up again after %.1f s", b.Booted.Seconds())
+	if b.State != "running" {
+		t.Errorf("the machine is %s:\n%s", b.State, b.must(`systemctl --failed`))
+	}
+	took := b.until("the pending model is fetched though nobody visits", 60*time.Second, func() bool {
+		return b.Sh(t.Context(), `test -s `+model+` && test ! -e /var/lib/whisper-appliance/pending/first-model`).Code == 0
+	})
+	figure(t, "the pending model was there %.1f s after the boot", took.Seconds())
+	b.transcribes(plain)
+	if err := b.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.transcribes(secure)
+}
