@@ -73,7 +73,7 @@ func (a *app) swap(slots *slot.Slots, bus *systemd.Bus, tell func(step, text str
 	return &slot.Switch{
 		Slots: slots, Units: busUnits{bus}, Service: systemd.Service, Run: a.paths.Run, Socket: a.paths.APISocket,
 		Next:     func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
-		Smoke:    (&switchSmoke{serving: a.paths.APISocket}).ask,
+		Smoke:    (&switchSmoke{serving: a.paths.APISocket, full: transcribes}).ask,
 		Proc:     paths.MachineAt("").Proc,
 		Progress: tell,
 	}

@@ -10,12 +10,18 @@ import (
 
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/component"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/smoke"
 )
 
-// switchSmoke asks a server whether it serves as well as the one before it. It
-// transcribes nothing: a release is not to blame for a model that is not there.
+// switchSmoke asks a server whether it serves as well as the one before it, and
+// has it transcribe where nothing is missing: a release is not to blame for a
+// model that is not there.
 type switchSmoke struct {
 	serving string // socket of the server before, which is asked how well that one serves
+
+	// full is asked where nothing is missing; nil = nothing more is asked.
+	full func(ctx context.Context, socket string) error
 }
 
 const (
@@ -35,6 +41,9 @@ func (s *switchSmoke) ask(ctx context.Context, socket string) error {
 	if err != nil || socket == s.serving {
 		return err
 	}
+	if len(lacks) == 0 && s.full != nil {
+		return s.full(ctx, socket)
+	}
 	delete(lacks, modelComponent)
 	if len(lacks) == 0 {
 		return nil
@@ -43,6 +52,18 @@ func (s *switchSmoke) ask(ctx context.Context, socket string) error {
 	for name, why := range lacks {
 		if _, was := before[name]; !was {
 			return fmt.Errorf("%s: %s", name, why)
+		}
+	}
+	return nil
+}
+
+// transcribes has the server at socket do all that smoke asks of it, so that a
+// release whose engine does not run never gets the port.
+func transcribes(ctx context.Context, socket string) error {
+	report := smoke.Check{Socket: socket}.Run(ctx)
+	for _, r := range report.Results {
+		if r.Verdict == smoke.Failed {
+			return fault.New(fault.Unavailable, "smoke_failed", "%s: %s", r.Name, r.Says).Try("%s", r.Hint)
 		}
 	}
 	return nil

@@ -33,12 +33,13 @@ func appliance(t *testing.T) (string, Paths) {
 	}
 	env := machine(root+slotsDir+"/a/bin/x", map[string]string{"PATH": root + "/bin"}, nil)
 	env.Root = root
-	ffmpeg := root + "/bin/ffmpeg"
-	if err := os.MkdirAll(filepath.Dir(ffmpeg), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(ffmpeg, nil, 0o755); err != nil {
-		t.Fatal(err)
+	for _, ffmpeg := range []string{root + "/bin/ffmpeg", root + "/usr/bin/ffmpeg"} {
+		if err := os.MkdirAll(filepath.Dir(ffmpeg), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(ffmpeg, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p, err := Find(env)
 	if err != nil {
