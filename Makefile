@@ -119,10 +119,13 @@ check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; } >&2
 	@CGO_ENABLED=0 go vet ./...
 	@CGO_ENABLED=0 go vet -tags e2e ./tests/...
+	@CGO_ENABLED=0 go vet -tags man ./cmd/whisper-appliance
+	@CGO_ENABLED=0 go vet -tags faults ./internal/...
 	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
 	@if [ -e $(RUNTIME)/lock ]; then CGO_ENABLED=1 go vet -tags $(ENGINE_TAGS) ./internal/whisper ./cmd/whisper-appliance-engine; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run); else echo "check: shellcheck is not installed: scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run units/gate packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/deb/whisper-appliance); else echo "check: shellcheck is not installed: scripts not checked"; fi
 	@CGO_ENABLED=0 go test -json ./... | $(SKIPS)
+	@CGO_ENABLED=0 go test -json -tags faults ./internal/slot ./internal/faultpoint | $(SKIPS)
 	@go run ./tests/acceptance
 
 acceptance: ## hold docs/acceptance.md against the tree, and show the age of kept results
@@ -131,7 +134,7 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 # setup.sh has installed ffmpeg: no test may miss it.
 test: export WA_NO_SKIP := ffmpeg is not installed
 test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
-	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs
+	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs e2e=720
 
 test-tools: ## install what the suites need beside the build's tools
 	@packaging/setup.sh test
@@ -159,6 +162,14 @@ conformance: model test-tools ## the openai packages of npm and Go, unmodified, 
 test-programs: model ## the programs as their users run them: versions, CLI, crashes, make run
 	@go test -json -count=1 -tags e2e ./tests/programs | $(SKIPS)
 
+# Root, and a kernel that lets systemd-nspawn work: where either is missing the
+# tests say so, and are counted as skipped.
+e2e: deb model ## the package in containers with systemd as PID 1 (root)
+	@packaging/setup.sh e2e
+	@rm -f $(BUILD)/e2e/figures.txt
+	@CGO_ENABLED=0 go test -json -count=1 -timeout 40m -tags e2e ./tests/e2e/... | $(SKIPS)
+	@cat $(BUILD)/e2e/figures.txt 2>/dev/null || true
+
 peer: ## Debian's own whisper.cpp in build/peer, to be compared with (root)
 	@packaging/setup.sh peer
 	@tests/peer/peer.sh
@@ -173,4 +184,4 @@ clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
 .PHONY: FORCE help setup build engine-runtime deb docs model run check acceptance test test-tools race test-engine test-subtitles \
-	conformance test-programs peer wer bench clean
+	conformance test-programs e2e peer wer bench clean

@@ -66,6 +66,7 @@ func serve(ctx context.Context, listen string, stderr io.Writer) error {
 	if err := a.components.Start(ctx); err != nil {
 		return err
 	}
+	a.checkPaths()
 	return a.run(ctx)
 }
 
@@ -192,6 +193,16 @@ func (a *appliant) server() *server.Server {
 		s.Units = a.bus.units
 	}
 	return s
+}
+
+// checkPaths says which paths are not as they should be: what fails for it
+// later says only what it could not do.
+func (a *appliant) checkPaths() {
+	for _, f := range a.paths.Check(paths.Me()) {
+		if f.Verdict == paths.Problem {
+			a.log.Warn("path is not as it should be", "name", f.Name, "file", f.Path, "what", f.What, "hint", f.Hint)
+		}
+	}
 }
 
 // surroundings are where the appliance runs and where it looks for things.

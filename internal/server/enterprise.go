@@ -1,10 +1,6 @@
 package server
 
-import (
-	"context"
-
-	"whisper-appliance/internal/environment"
-)
+import "context"
 
 // replaced is the day this server replaced the original, as RFC 9745 writes it.
 const replaced = "@1763683200"
@@ -41,8 +37,9 @@ type deploymentAnswer struct {
 func (s *Server) deploymentInfo(context.Context, *struct{}) (*deploymentAnswer, error) {
 	e := s.Environment
 	features, reasons := s.features()
+	deployment, container := e.Original()
 	info := DeploymentInfo{
-		Status: "success", DeploymentType: originalDeployment(e.Deployment), ContainerType: originalContainer(e.Environment),
+		Status: "success", DeploymentType: deployment, ContainerType: orNull(container),
 		ApplicationPath: e.AppRoot, DetectedPaths: append([]string{}, e.Detected...),
 		EnterpriseFeatures: features, FeatureReasons: reasons, StrategyDescription: "the package manager installs new versions",
 	}
@@ -52,30 +49,12 @@ func (s *Server) deploymentInfo(context.Context, *struct{}) (*deploymentAnswer, 
 	return &deploymentAnswer{Deprecation: replaced, Link: `</health/detailed>; rel="successor-version"`, Body: info}, nil
 }
 
-// originalDeployment is a deployment in the original's words; those that it
-// did not know stay as they are.
-func originalDeployment(d string) string {
-	switch d {
-	case environment.LXC:
-		return "proxmox_lxc"
-	case "":
-		return "unknown"
-	}
-	return d
-}
-
-func originalContainer(e environment.Environment) *string {
-	c := e.Container
-	switch {
-	case c == "":
+// orNull is a word as the original had it: null where there is none.
+func orNull(word string) *string {
+	if word == "" {
 		return nil
-	case c != environment.LXC || !e.PrivilegeKnown:
-	case e.Unprivileged:
-		c = "unprivileged_lxc"
-	default:
-		c = "privileged_lxc"
 	}
-	return &c
+	return &word
 }
 
 // features are what the appliance can do of the original's list.

@@ -287,7 +287,7 @@ func TestDeploymentInfo(t *testing.T) {
 			[]string{`"proxmox_lxc"`, `"container_type":"unprivileged_lxc"`}},
 		"privileged LXC": {environment.Environment{Deployment: "lxc", Container: "lxc", PrivilegeKnown: true}, []string{`"privileged_lxc"`}},
 		"LXC, hidden":    {environment.Environment{Deployment: "lxc", Container: "lxc"}, []string{`"container_type":"lxc"`}},
-		"a VM":           {environment.Environment{Deployment: "vm"}, []string{`"deployment_type":"vm"`, `"container_type":null`}},
+		"a VM":           {environment.Environment{Deployment: "vm", Systemd: true}, []string{`"deployment_type":"systemd"`, `"container_type":null`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := monitored(t)

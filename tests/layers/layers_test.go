@@ -50,7 +50,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/portmux", ""},
 
 	// 2: the processes beside the server, and what they work on
-	{"internal/engine", "github.com/gofrs/flock golang.org/x/sys/unix internal/transcript internal/version os/exec"},
+	{"internal/engine", "github.com/gofrs/flock golang.org/x/sys/unix internal/faultpoint internal/transcript internal/version os/exec"},
 	{"internal/whisper", "C internal/engine"},
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
@@ -64,12 +64,15 @@ var layers = []struct{ pkg, may string }{
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors github.com/prometheus/client_golang/prometheus/promhttp " +
-		"internal/api internal/auth internal/component internal/config internal/engine internal/environment internal/fault internal/model internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
+		"internal/api internal/auth internal/component internal/config internal/engine internal/environment internal/fault internal/faultpoint internal/model internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
+
+	// 5: judges of the whole
+	{"internal/smoke", "internal/api internal/fault internal/score"},
 
 	// programs
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term internal/api internal/appliance internal/auth internal/config internal/durable internal/fault internal/model internal/paths internal/transcribe internal/transcript internal/version"},
 	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/systemd internal/version internal/watchdog"},
-	{"cmd/whisper-appliance-engine", "internal/engine internal/systemd internal/version internal/whisper"},
+	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
 
 	// tests that look at the appliance from outside
@@ -84,6 +87,9 @@ var layers = []struct{ pkg, may string }{
 	{"tests/conformance", ""},
 	{"tests/subtitles", ""},
 	{"tests/programs", ""},
+	{"tests/e2e/machine", "golang.org/x/sys/unix os/exec"},
+	{"tests/e2e/load", ""},
+	{"tests/e2e", ""},
 	{"tests/layers", ""},
 	{"tests/acceptance", "os/exec"},
 }
