@@ -40,7 +40,7 @@ func componentsCommand(a *app) *cobra.Command {
 	}
 	c.Flags().StringVar(&graph, "graph", "", "print what needs what: `format` "+strings.Join(component.Formats(), ", "))
 	c.Flags().BoolVar(&page, "page", false, "print the page of the documentation")
-	c.Flags().MarkHidden("page") //nolint:errcheck // it is there
+	c.Flags().MarkHidden("page")                                                                                           //nolint:errcheck // it is there
 	c.RegisterFlagCompletionFunc("graph", cobra.FixedCompletions(component.Formats(), cobra.ShellCompDirectiveNoFileComp)) //nolint:errcheck // it is there
 	c.MarkFlagsMutuallyExclusive("graph", "page")
 	a.serverFlags(c)

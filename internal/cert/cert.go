@@ -16,7 +16,6 @@
 package cert
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -37,9 +36,6 @@ const (
 	Renew    = 30 * 24 * time.Hour
 )
 
-// DefaultEvery is the pause between two attempts of Run.
-const DefaultEvery = time.Minute
-
 // Manager keeps one certificate. Its fields are set before the first Refresh;
 // Use changes some of them later.
 type Manager struct {
@@ -53,7 +49,6 @@ type Manager struct {
 	Now       func() time.Time                   // nil = time.Now
 	Addresses func() ([]netip.Addr, error)       // of the machine; nil = Addresses
 	Hostnames func(ctx context.Context) []string // of the machine, the first is the main one; nil = Hostnames
-	Every     time.Duration                      // Run's pause; 0 = DefaultEvery
 
 	mu      sync.Mutex // one attempt at a time
 	stamps  [2]stamp   // of the administrator's files when they were last read
@@ -138,33 +133,6 @@ func (m *Manager) Use(certFile, keyFile string, names []string) {
 		m.stamps = [2]stamp{}
 	}
 	m.CertFile, m.KeyFile, m.Names = certFile, keyFile, names
-}
-
-// Run refreshes until ctx ends. It reports every change, and an error when it
-// is another one than last time.
-func (m *Manager) Run(ctx context.Context, report func(Event, error)) {
-	tick := time.NewTicker(cmp.Or(m.Every, DefaultEvery))
-	defer tick.Stop()
-	last := ""
-	for {
-		event, err := m.Refresh(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		said := ""
-		if err != nil {
-			said = err.Error()
-		}
-		if event.Change != None || said != last {
-			report(event, err)
-		}
-		last = said
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // serve makes c the one being served and says so.

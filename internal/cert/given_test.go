@@ -2,7 +2,6 @@ package cert
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -161,42 +160,22 @@ func TestGivenNotYetValid(t *testing.T) {
 	wantFault(t, err, "tls_not_yet_valid", fieldCert)
 }
 
-// Run reports changes, and an error once for as long as it is the same.
-func TestRunReportsOnce(t *testing.T) {
+// TestUse: changed settings count at the next Refresh, and the way back too.
+func TestUse(t *testing.T) {
 	dir, w := t.TempDir(), newWorld()
 	m := given(t, w, dir)
-	m.Every = time.Millisecond
-	type said struct {
-		change Change
-		err    error
-	}
-	heard := make(chan said, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		m.Run(ctx, func(e Event, err error) { heard <- said{e.Change, err} })
-	}()
-	if got := <-heard; got.change != Loaded || got.err != nil {
-		t.Fatalf("first %+v, want loaded", got)
-	}
-	moved := filepath.Join(dir, "moved")
-	if err := os.Rename(m.KeyFile, moved); err != nil {
+	cert, key := m.CertFile, m.KeyFile
+	if _, err := m.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-heard; got.err == nil {
-		t.Fatalf("then %+v, want an error", got)
+	theirs := m.Fingerprint()
+	m.Dir = t.TempDir()
+	m.Use("", "", []string{"box.example"})
+	if e, err := m.Refresh(t.Context()); err != nil || e.Change != Created || m.Fingerprint() == theirs {
+		t.Fatalf("%+v, %v: want one of our own", e, err)
 	}
-	<-time.After(50 * time.Millisecond) // many attempts
-	if len(heard) != 0 {
-		t.Errorf("the same error was reported again: %+v", <-heard)
+	m.Use(cert, key, nil)
+	if _, err := m.Refresh(t.Context()); err != nil || m.Fingerprint() != theirs {
+		t.Errorf("%v, %s: want theirs again", err, m.Fingerprint())
 	}
-	replace(t, w, dir)
-	for got := range heard { // a mismatch may be seen between the two renames
-		if got.change == Reloaded {
-			break
-		}
-	}
-	cancel()
-	<-ended
 }

@@ -58,7 +58,7 @@ var layers = []struct{ pkg, may string }{
 
 	// 3: the work
 	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
-{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
+	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
 	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/systemd internal/transcribe"},
 
 	// 4: the doors
