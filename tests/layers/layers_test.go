@@ -68,9 +68,12 @@ var layers = []struct{ pkg, may string }{
 
 	// 5: judges of the whole
 	{"internal/smoke", "internal/api internal/fault internal/score"},
+	{"internal/doctor", "internal/config internal/durable internal/fault internal/model internal/paths internal/slot internal/systemd"},
+	{"internal/diagnose", "internal/config internal/paths internal/slot internal/systemd internal/version"},
 
 	// programs
-	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term internal/api internal/appliance internal/auth internal/config internal/durable internal/fault internal/model internal/paths internal/transcribe internal/transcript internal/version"},
+	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/diagnose " +
+		"internal/doctor internal/durable internal/environment internal/fault internal/model internal/paths internal/slot internal/smoke internal/systemd internal/transcribe internal/transcript internal/version"},
 	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/systemd internal/version internal/watchdog"},
 	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
