@@ -82,7 +82,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a),
 		componentsCommand(a), pathsCommand(a), slotCommand(a), verifyCommand(a), housekeepingCommand(a),
-		smokeCommand(a), doctorCommand(a))
+		smokeCommand(a), doctorCommand(a), diagnoseCommand(a))
 	addBuildCommands(root)
 	return root
 }

@@ -81,7 +81,8 @@ func (a *app) smoke(ctx context.Context, check smoke.Check) error {
 		Try("`whisper-appliance doctor` says what to do")
 }
 
-// servingVersion is that of the slot which serves, "" where there is none.
+// servingVersion is that of the slot which serves, with its commit as the
+// server tells its own; "" where there is none.
 func (a *app) servingVersion() string {
 	if a.paths.Kind != paths.Installed {
 		return ""
@@ -90,7 +91,7 @@ func (a *app) servingVersion() string {
 	if err != nil {
 		return ""
 	}
-	return m.Version
+	return m.Version + " (" + m.Commit + ")"
 }
 
 // localAddress is where this machine's server is asked over TCP, "" where that

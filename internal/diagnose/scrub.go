@@ -3,59 +3,85 @@ package diagnose
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // scrubber takes out of text what nobody else should read.
 type scrubber struct {
+	block   *regexp.Regexp // PEM, of several lines
 	rules   []rule
 	address *regexp.Regexp
 	host    *regexp.Regexp // nil where the machine's name is not known
+	short   string         // its first part, in small letters
 }
 
+// rule replaces what it finds. It is tried on lines with one of its hints, in
+// small letters: an expression on eight megabytes takes its time.
 type rule struct {
-	find *regexp.Regexp
-	with string
+	hints []string
+	find  *regexp.Regexp
+	with  string
 }
 
 const removed = "(removed)"
 
 func newScrubber(host string) *scrubber {
-	s := &scrubber{address: regexp.MustCompile(`[0-9A-Fa-f:.]{3,}`)}
-	for _, r := range [][2]string{
-		{`(?s)-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|$)`, removed},
-		{`(?m)^(\s*(?:Environment|SetCredential\w*|LoadCredential\w*)\s*=).*$`, "${1}" + removed},
-		{`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}`, "$1 " + removed},
-		{`(?i)([\w-]*(?:password|passwd|secret|token|api-?_?key|appliance_key|authorization|cookie)"?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;"'}\]]+)`, "${1}" + removed},
-		{`\bwa_[A-Za-z0-9_-]{8,}`, removed},         // keys of ours
-		{`\b(?:sk|pk)-[A-Za-z0-9_-]{16,}`, removed}, // and such as others give
-		{`\b[0-9a-fA-F]{64}\b`, removed},            // digests: of keys, among others
-		{`(?i)\b([a-z][a-z0-9+.-]*://)[^/\s"'<>@]*@`, "${1}"},
-		{`(?i)\b([a-z][a-z0-9+.-]*://[^\s"'<>?#]*)[?#][^\s"'<>]*`, "${1}"},
+	s := &scrubber{
+		block:   regexp.MustCompile(`(?s)-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|$)`),
+		address: regexp.MustCompile(`[0-9A-Fa-f:.]{3,}`),
+	}
+	for _, r := range []struct{ hints, find, with string }{
+		{"environment credential", `^(\s*(?:Environment|SetCredential\w*|LoadCredential\w*)\s*=).*`, "${1}" + removed},
+		{"bearer basic", `(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}`, "$1 " + removed},
+		{"passw secret token api appliance_key authorization cookie",
+			`(?i)((?:password|passwd|secret|token|api-?_?key|appliance_key|authorization|cookie)\\?"?\s*[=:]\s*)(\\?"[^"]*"|'[^']*'|[^\s,;"'}\]]+)`, "${1}" + removed},
+		{"wa_", `\bwa_[A-Za-z0-9_-]{8,}`, removed},             // keys of ours
+		{"sk- pk-", `\b(?:sk|pk)-[A-Za-z0-9_-]{16,}`, removed}, // and such as others give
+		{"://", `(?i)\b([a-z][a-z0-9+.-]*://)[^/\s"'<>@]*@`, "${1}"},
+		{"://", `(?i)\b([a-z][a-z0-9+.-]*://[^\s"'<>?#]*)[?#][^\s"'<>]*`, "${1}"},
+		{"0 1 2 3 4 5 6 7 8 9", `\b[0-9a-fA-F]{64}\b`, removed}, // digests: of keys, among others
 	} {
-		s.rules = append(s.rules, rule{regexp.MustCompile(r[0]), r[1]})
+		s.rules = append(s.rules, rule{strings.Fields(r.hints), regexp.MustCompile(r.find), r.with})
 	}
 	if short, _, _ := strings.Cut(host, "."); len(short) > 1 && short != "localhost" {
+		s.short = strings.ToLower(short)
 		s.host = regexp.MustCompile(`(?i)\b` + regexp.QuoteMeta(short) + `(?:` + regexp.QuoteMeta(strings.TrimPrefix(host, short)) + `)?\b`)
 	}
 	return s
 }
 
-// text is s without secrets, addresses and the machine's name.
-func (s *scrubber) text(text string) string {
+// text is given without secrets, addresses and the machine's name.
+func (s *scrubber) text(given string) string {
+	if strings.Contains(given, "-----BEGIN") {
+		given = s.block.ReplaceAllString(given, removed)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(given) {
+		b.WriteString(s.line(line))
+	}
+	return b.String()
+}
+
+func (s *scrubber) line(line string) string {
+	small := strings.ToLower(line)
 	for _, r := range s.rules {
-		text = r.find.ReplaceAllString(text, r.with)
+		if slices.ContainsFunc(r.hints, func(h string) bool { return strings.Contains(small, h) }) {
+			line = r.find.ReplaceAllString(line, r.with)
+		}
 	}
-	text = s.address.ReplaceAllStringFunc(text, hidden)
-	if s.host != nil {
-		text = s.host.ReplaceAllStringFunc(text, func(found string) string {
-			if strings.EqualFold(found, "whisper-appliance") || strings.EqualFold(found, "appliance") {
-				return found // what everything here is called
-			}
-			return "HOST"
-		})
+	if strings.ContainsAny(line, ".:") {
+		line = s.address.ReplaceAllStringFunc(line, hidden)
 	}
-	return text
+	if s.host == nil || !strings.Contains(small, s.short) {
+		return line
+	}
+	return s.host.ReplaceAllStringFunc(line, func(found string) string {
+		if strings.EqualFold(found, "whisper-appliance") || strings.EqualFold(found, "appliance") {
+			return found // what everything here is called
+		}
+		return "HOST"
+	})
 }
 
 // hidden is a word that may be an address, alone or with a port. Those that

@@ -56,7 +56,6 @@ func (d *Doctor) withoutEffect() []Finding {
 	var found []Finding
 	for _, s := range []struct{ key, do string }{
 		{"server.listen", "the port is the socket's: `systemctl edit whisper-appliance.socket`"},
-		{"engine.threads", "the engine's unit decides: `systemctl edit whisper-appliance-engine@.service`"},
 	} {
 		if v, ok := d.Report.Find(s.key); ok && v.Origin != "default" {
 			found = append(found, advice(s.do, "%s = %s (%s) has no effect here", s.key, v.Literal(), v.Origin))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"whisper-appliance/internal/systemd"
 )
@@ -195,11 +196,16 @@ func words(settings []systemd.Setting) string {
 	return strings.Join(list, " ")
 }
 
+// mendLimit bounds Mend: an installation waits for it.
+const mendLimit = time.Minute
+
 // Mend tries what this machine allows, writes the drop-ins that it makes
 // necessary and removes those that it does not, and tells systemd. What it has
 // done stands in Fixed. Where systemd cannot be asked it changes nothing.
 func (d *Doctor) Mend(ctx context.Context) []Finding {
 	const name = "fix"
+	ctx, cancel := context.WithTimeout(ctx, mendLimit)
+	defer cancel()
 	f := d.mend(ctx)
 	for i := range f {
 		f[i].Check = name

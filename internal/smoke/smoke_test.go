@@ -20,15 +20,14 @@ type played struct {
 	detailed   map[string]any
 	deployment string
 	heard      string // text of the transcription; "" = it is refused
-	asked      []string
 }
 
 func good() *played {
 	return &played{
 		health: `{"status":"ok"}`,
 		detailed: map[string]any{
-			"status": "ok", "slot": "a",
-			"versions": map[string]string{"server": "1.2.3", "engine": "1.2.3"},
+			"status": "ok", "environment": map[string]string{"slot": "a"},
+			"versions": map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.3 (c0ffee)"},
 			"components": []map[string]any{
 				{"name": "engine", "status": "ok"}, {"name": "models", "status": "ok"},
 				{"name": "updater", "status": "unavailable"}, {"name": "maintenance", "status": "unavailable"},
@@ -45,7 +44,6 @@ func (p *played) component(c map[string]any) *played {
 }
 
 func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.asked = append(p.asked, r.URL.Path)
 	switch r.URL.Path {
 	case "/health":
 		io.WriteString(w, p.health)
@@ -136,10 +134,20 @@ func TestRun(t *testing.T) {
 		{"all well", good(), nil, Passed, "transcription", strings.TrimSpace(said)},
 		{"small slips of a small model", func() *played { p := good(); p.heard = strings.ToLower(p.heard); return p }(), nil, Passed, "transcription", ""},
 		{"other version", good(), func(c *Check) { c.Version = "9" }, Failed, "version", "should be 9"},
+		{"version with its commit", func() *played {
+			p := good()
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (abc)"}
+			return p
+		}(), nil, Passed, "version", "1.2.3 (abc)"},
+		{"another commit", func() *played {
+			p := good()
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (abc)"}
+			return p
+		}(), func(c *Check) { c.Version = "1.2.3 (def)" }, Failed, "version", "should be 1.2.3 (def)"},
 		{"any version", good(), func(c *Check) { c.Version = "" }, Passed, "version", "1.2.3"},
 		{"other engine", func() *played {
 			p := good()
-			p.detailed["versions"] = map[string]string{"server": "1.2.3", "engine": "1.2.2"}
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.2 (c0ffee)"}
 			return p
 		}(), nil, Failed, "version", "the engine is version 1.2.2"},
 		{"broken component", good().component(map[string]any{"name": "spool", "status": "failed", "code": "spool_not_writable", "error": "read-only"}),

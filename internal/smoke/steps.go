@@ -19,13 +19,14 @@ import (
 // health is what of /health/detailed is looked at.
 type health struct {
 	Status     string      `json:"status"`
-	Version    string      `json:"version"`
-	Slot       string      `json:"slot"`
 	Components []component `json:"components"`
 	Versions   struct {
 		Server string `json:"server"`
 		Engine string `json:"engine"`
 	} `json:"versions"`
+	Environment struct {
+		Slot string `json:"slot"`
+	} `json:"environment"`
 }
 
 type component struct {
@@ -64,15 +65,17 @@ func (r *run) answers(ctx context.Context) (string, error) {
 	if r.asked = r.local.Get(ctx, "/health/detailed", &r.health); r.asked != nil {
 		return "", r.asked
 	}
-	r.report.Version, r.report.Slot = r.health.Versions.Server, r.health.Slot
+	r.report.Version, r.report.Slot = r.health.Versions.Server, r.health.Environment.Slot
 	return "status " + r.health.Status, nil
 }
 
 func (r *run) version(context.Context) (string, error) {
-	switch have := r.health.Versions; {
+	have := r.health.Versions
+	number, _, _ := strings.Cut(have.Server, " ") // the commit behind it need not be named
+	switch {
 	case r.asked != nil:
 		return "", skipped("the server does not answer")
-	case r.Version != "" && r.health.Version != r.Version:
+	case r.Version != "" && r.Version != number && r.Version != have.Server:
 		return "", fault.New(fault.Conflict, "other_version", "the server is version %s and should be %s", have.Server, r.Version).
 			Try("systemctl restart whisper-appliance; `whisper-appliance version --check` shows who is what")
 	case have.Engine != "" && have.Engine != have.Server:

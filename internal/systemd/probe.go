@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -149,9 +148,6 @@ func (b *Bus) runTransient(ctx context.Context, unit string, properties []proper
 	defer conn.Close() //nolint:errcheck // nothing more is asked of it
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
-	if err := settle(ctx, conn); err != nil {
-		return refused("greet", "the service manager", err)
-	}
 	if err := subscribe(ctx, conn, door); err != nil {
 		return refused("listen to", "the service manager", err)
 	}
@@ -162,30 +158,6 @@ func (b *Bus) runTransient(ctx context.Context, unit string, properties []proper
 		return refusedTransient(unit, err)
 	}
 	return errors.Join(await(ctx, "run", map[dbus.ObjectPath]string{job: unit}, signals)...)
-}
-
-// nudge is how long settle waits for an answer before it asks again.
-const nudge = 50 * time.Millisecond
-
-// settle waits until the other end takes calls. systemd's private socket, where
-// it reads a call together with the BEGIN of the greeting, puts it aside until
-// more comes: a call that is made at once may wait for ever [tried, 252]. So a
-// harmless one is made again and again, until one is answered.
-func settle(ctx context.Context, conn *dbus.Conn) error {
-	answered := make(chan *dbus.Call, 64)
-	tick := time.NewTicker(nudge)
-	defer tick.Stop()
-	for range cap(answered) {
-		conn.Object(managerName, managerPath).Go("org.freedesktop.DBus.Peer.Ping", 0, answered)
-		select {
-		case call := <-answered:
-			return call.Err
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return errors.New("no call is answered")
 }
 
 // refusedTransient keeps a refusal of the unit apart from a unit that failed.
