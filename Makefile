@@ -71,7 +71,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@echo "building $(VERSION)+dev ($(COMMIT))" >&2
 	@mkdir -p $(SLOT)/bin $(SLOT)/lib $(SLOT)/share/doc
 	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ $(PROGRAMS:%=./cmd/%)
-	@CGO_ENABLED=1 go build -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
+	@CGO_ENABLED=1 go build -buildmode=pie -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor

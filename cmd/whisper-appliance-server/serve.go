@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,9 +145,13 @@ func (a *appliant) assemble(stderr io.Writer) error {
 func (a *appliant) circumstances() []slog.Attr {
 	wd, _ := os.Getwd()       //nolint:errcheck // "" says so
 	exe, _ := os.Executable() //nolint:errcheck // "" says so
+	who := strconv.Itoa(os.Geteuid())
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
 	attrs := []slog.Attr{
 		slog.String("working_directory", wd), slog.String("executable", exe), slog.String("slot", a.paths.SlotName),
-		slog.String("version", version.Build().Version), slog.Int("uid", os.Geteuid()), slog.String("search_path", os.Getenv("PATH")),
+		slog.String("version", version.Build().Version), slog.String("user", who), slog.String("search_path", os.Getenv("PATH")),
 	}
 	if a.supervised {
 		attrs = append(attrs, slog.String("unit", a.ownUnit()))

@@ -41,7 +41,8 @@ const later = "comes with a later version"
 func (p Parts) Components() []component.Component {
 	list := []component.Component{
 		{
-			Name: "state", Does: "the directories for all that is kept", Critical: true, Checked: "they are made, and looked at",
+			Name: "state", Does: "the directories for all that is kept", Critical: true, Every: 5 * time.Second,
+			Checked: "they are made, and can be read and written",
 			Without: "nothing is served: the program ends and says which directory is wrong",
 			Search:  []string{p.Paths.State, p.Paths.Models, p.Paths.TLS, p.Paths.Run},
 			Start:   func(context.Context) error { return p.Paths.Prepare() }, Check: p.checkState,
@@ -57,9 +58,10 @@ func (p Parts) Components() []component.Component {
 			Search:  []string{p.Paths.Spool}, Check: p.checkSpool,
 		},
 		{
-			Name: "tls", Does: "the certificate for HTTPS", Needs: []string{"state"}, Checked: "a certificate is served, and its files can be read",
+			Name: "tls", Does: "the certificate for HTTPS", Needs: []string{"state"}, Every: 10 * time.Second,
+			Checked: "a certificate is served, and its files can be read",
 			Without: "plain HTTP is served, and nobody is sent to HTTPS",
-			Search:  p.certificateFiles(), Start: p.Certificate, Check: p.checkTLS,
+			Search:  p.certificateFiles(), Start: p.certificate, Check: p.checkTLS,
 		},
 		{
 			Name: "keys", Does: "the keys of those who come from outside", Checked: "the file is read when it changes",
@@ -86,7 +88,7 @@ func (p Parts) Components() []component.Component {
 		},
 		{Name: "vad", Does: "speech detection by a model", Planned: later, Without: "windows are cut where the sound is quiet"},
 		{Name: "systemd", Does: "the states of our units", Checked: "it is asked over D-Bus",
-			Without: "units are shown as not available; all else works"},
+			Without: "units are shown as not available; all else works", Search: []string{paths.MachineAt("").SystemBus}},
 		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
 		{Name: "updater", Does: "signed updates", Planned: later, Without: "new versions come by apt; the enterprise update endpoints answer false with this reason"},
 		{Name: "maintenance", Does: "maintenance mode", Planned: later, Without: "the enterprise maintenance keys answer false with this reason"},
@@ -151,6 +153,12 @@ func (p Parts) checkState(context.Context) (string, error) {
 				Try("whisper-appliance paths --check")
 		}
 	}
+	for _, dir := range []string{p.Paths.State, p.Paths.TLS} {
+		if err := unix.Access(dir, unix.W_OK); err != nil {
+			return "", fault.New(fault.Unavailable, "state_not_writable", "nothing can be written to %s", dir).Because(err).
+				Try("whisper-appliance paths --check; `dmesg` says whether the disk is read-only because it failed")
+		}
+	}
 	return "", nil
 }
 
@@ -191,7 +199,18 @@ func (p Parts) checkSpool(context.Context) (string, error) {
 	return fault.Bytes(free) + " free", nil
 }
 
-func (p Parts) checkTLS(ctx context.Context) (string, error) { return "", p.Certificate(ctx) }
+// certificate is Certificate with words for people behind each error.
+func (p Parts) certificate(ctx context.Context) error {
+	err := p.Certificate(ctx)
+	var worded *fault.Error
+	if err == nil || errors.As(err, &worded) {
+		return err
+	}
+	return fault.New(fault.Unavailable, "certificate_unusable", "the certificate cannot be used").Because(err).
+		Try("whisper-appliance paths --check; the server's user must be able to read both files")
+}
+
+func (p Parts) checkTLS(ctx context.Context) (string, error) { return "", p.certificate(ctx) }
 
 func (p Parts) checkKeys(context.Context) (string, error) { return "", p.Keys() }
 

@@ -92,6 +92,9 @@ func TestComponentsBroken(t *testing.T) {
 		{"no certificate", "tls", "tls_x", false, func(_ *testing.T, p *Parts) {
 			p.Certificate = func(context.Context) error { return fault.New(fault.Unavailable, "tls_x", "none") }
 		}},
+		{"certificate of somebody else", "tls", "certificate_unusable", false, func(_ *testing.T, p *Parts) {
+			p.Certificate = func(context.Context) error { return no }
+		}},
 		{"bad keys", "keys", component.CodeFailed, false, func(_ *testing.T, p *Parts) { p.Keys = func() error { return no } }},
 		{"no bus", "systemd", component.CodeFailed, false, func(_ *testing.T, p *Parts) {
 			p.Systemd = func(context.Context) error { return no }

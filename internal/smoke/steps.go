@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,11 +64,34 @@ func (r *run) answers(ctx context.Context) (string, error) {
 	if r.asked != nil {
 		return "", r.asked
 	}
-	if r.asked = r.local.Get(ctx, "/health/detailed", &r.health); r.asked != nil {
+	if r.asked = r.detail(ctx); r.asked != nil {
 		return "", r.asked
 	}
 	r.report.Version, r.report.Slot = r.health.Versions.Server, r.health.Environment.Slot
 	return "status " + r.health.Status, nil
+}
+
+// detail reads the long health answer. An appliance without a model gives it
+// with 503, and is well apart from that.
+func (r *run) detail(ctx context.Context) error {
+	const path = "/health/detailed"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.local.Base+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := r.local.HTTP.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if json.Unmarshal(body, &r.health) != nil || r.health.Status == "" {
+		return fault.New(fault.Internal, "bad_answer", "%s answers %s and no health", path, resp.Status)
+	}
+	return nil
 }
 
 func (r *run) version(context.Context) (string, error) {
