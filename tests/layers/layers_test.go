@@ -94,6 +94,7 @@ var layers = []struct{ pkg, may string }{
 	{"tests/e2e/load", ""},
 	{"tests/e2e", ""},
 	{"tests/layers", ""},
+	{"tests/units", ""},
 	{"tests/acceptance", "os/exec"},
 }
 

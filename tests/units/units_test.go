@@ -1,0 +1,129 @@
+// Package units holds the checks of the unit files and of the gate that need no
+// systemd: what each unit must say so that a crash costs no port.
+package units
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// unit is a file's assignments: section and name to values, in order.
+type unit map[string][]string
+
+func read(t *testing.T, path string) unit {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, section := unit{}, ""
+	for line := range strings.Lines(strings.ReplaceAll(string(data), "\\\n", " ")) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = strings.Trim(line, "[]")
+			continue
+		}
+		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			u[section+"."+name] = append(u[section+"."+name], value)
+		}
+	}
+	return u
+}
+
+func (u unit) has(key, value string) bool {
+	for _, v := range u[key] {
+		for word := range strings.FieldsSeq(v) {
+			if word == value {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func all(t *testing.T, pattern string) map[string]unit {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", "units", pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no units %s: %v", pattern, err)
+	}
+	units := map[string]unit{}
+	for _, f := range files {
+		units[filepath.Base(f)] = read(t, f)
+	}
+	return units
+}
+
+const target = "whisper-appliance.target"
+
+// TestEveryUnitGoesWithTheTarget: stopping the target stops everything.
+func TestEveryUnitGoesWithTheTarget(t *testing.T) {
+	for _, kind := range []string{"*.service", "*.socket", "*.path", "*.timer"} {
+		for name, u := range all(t, kind) {
+			if !u.has("Unit.PartOf", target) {
+				t.Errorf("%s is not PartOf=%s", name, target)
+			}
+			if len(u["Unit.Description"]) != 1 || len(u["Unit.Documentation"]) != 1 {
+				t.Errorf("%s lacks Description= or Documentation=", name)
+			}
+		}
+	}
+}
+
+// TestNoCrashTakesAPort: systemd gives up on a socket or a service that fails
+// often, unless it is told not to.
+func TestNoCrashTakesAPort(t *testing.T) {
+	sockets := all(t, "*.socket")
+	for name, u := range sockets {
+		if !u.has("Socket.TriggerLimitIntervalSec", "0") {
+			t.Errorf("%s gives up", name)
+		}
+	}
+	for name, u := range all(t, "*.service") {
+		base := strings.TrimSuffix(name, ".service")
+		if name == "whisper-appliance-next@.service" {
+			continue // started by the switch alone
+		}
+		s, activated := sockets[base+".socket"]
+		if !activated || s.has("Socket.Accept", "yes") {
+			continue
+		}
+		if !u.has("Unit.StartLimitIntervalSec", "0") || len(u["Service.Restart"]) == 0 || len(u["Service.RestartSec"]) == 0 {
+			t.Errorf("%s: StartLimitIntervalSec=0, Restart= and RestartSec= are wanted", name)
+		}
+		if !u.has("Service.ExecStartPre", "+/usr/lib/whisper-appliance/gate") || !u.has("Service.ExecStopPost", "+/usr/lib/whisper-appliance/gate") {
+			t.Errorf("%s does not pass the gate", name)
+		}
+	}
+}
+
+// TestPrivateSockets: only the port and the API's socket are everybody's.
+func TestPrivateSockets(t *testing.T) {
+	for name, u := range all(t, "*.socket") {
+		open := name == "whisper-appliance.socket"
+		if open != u.has("Socket.SocketMode", "0666") || !open && !u.has("Socket.SocketMode", "0600") {
+			t.Errorf("%s: SocketMode=%v", name, u["Socket.SocketMode"])
+		}
+	}
+}
+
+// TestNothingNewerThan252: what Debian 12's systemd does not know it ignores,
+// and the unit is another one than was meant.
+func TestNothingNewerThan252(t *testing.T) {
+	newer := []string{"Service.RestartMode", "Service.RestartSteps", "Service.RestartMaxDelaySec", "Service.OpenFile", "Socket.PollLimitIntervalSec",
+		"Service.MemoryZSwapMax", "Service.PrivatePIDs", "Service.MemoryKSM"}
+	for _, kind := range []string{"*.service", "*.socket", "server-sandbox.conf"} {
+		for name, u := range all(t, kind) {
+			for _, key := range newer {
+				if len(u[key]) > 0 {
+					t.Errorf("%s uses %s", name, key)
+				}
+			}
+			if u.has("Service.Type", "notify-reload") {
+				t.Errorf("%s: Type=notify-reload came with 253", name)
+			}
+		}
+	}
+}
