@@ -15,8 +15,12 @@ type box struct{ home, run string }
 func newBox(t *testing.T) box {
 	t.Helper()
 	b := box{t.TempDir(), filepath.Join(t.TempDir(), "gate")}
-	for _, slot := range []string{"a", "b"} {
-		if err := os.MkdirAll(filepath.Join(b.home, "slots", slot), 0o755); err != nil {
+	for _, slot := range []string{"a", "b", "golden"} {
+		bin := filepath.Join(b.home, "slots", slot, "bin")
+		if err := os.MkdirAll(bin, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(bin, "whisper-appliance-server"), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,22 +83,74 @@ func TestGateSlowsACrashLoop(t *testing.T) {
 	}
 }
 
-// TestGateForgets: failures that lie a while back are no crash loop.
+// TestGateForgets: after a minute of readiness earlier failures no longer count.
 func TestGateForgets(t *testing.T) {
 	b := newBox(t)
 	for range 5 {
 		b.gate(t, "signal", "ended", server)
 	}
-	old := time.Now().Add(-2 * time.Minute)
-	if err := os.Chtimes(filepath.Join(b.run, server), old, old); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		ready time.Duration // how long it was, before it failed
+		want  string
+	}{{2 * time.Minute, "1"}, {30 * time.Second, "2"}, {0, "3"}} {
+		b.gate(t, "", "start", server)
+		if c.ready > 0 {
+			b.gate(t, "", "ready", server)
+			since := time.Now().Add(-c.ready)
+			if err := os.Chtimes(filepath.Join(b.run, server+".ready"), since, since); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.gate(t, "signal", "ended", server)
+		if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || strings.TrimSpace(string(data)) != c.want {
+			t.Errorf("ready for %v: count %q, %v; want %s", c.ready, data, err, c.want)
+		}
 	}
-	if _, slept := b.gate(t, "", "start", server); slept != "" {
-		t.Errorf("it sleeps %q", slept)
+}
+
+// TestGateCountsHangs: a start that takes its whole time and fails is a failure
+// like any other, however long ago the last one was.
+func TestGateCountsHangs(t *testing.T) {
+	b := newBox(t)
+	b.link(t, "current", "slots/b")
+	for range 3 {
+		b.gate(t, "", "start", server)
+		b.gate(t, "timeout", "ended", server)
+		old := time.Now().Add(-10 * time.Minute)
+		if err := os.Chtimes(filepath.Join(b.run, server), old, old); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.gate(t, "signal", "ended", server)
-	if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || strings.TrimSpace(string(data)) != "1" {
-		t.Errorf("count %q, %v; want 1", data, err)
+	b.gate(t, "", "start", server)
+	if got := b.current(t); got != "slots/a" {
+		t.Errorf("current is %s", got)
+	}
+}
+
+// TestGateNeedsAWayBack: a `stable` that holds no server is none; golden is the
+// next, and without either the link stays.
+func TestGateNeedsAWayBack(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		remove  []string
+		current string
+	}{{"stable is gone", []string{"a"}, "slots/golden"}, {"golden too", []string{"a", "golden"}, "slots/b"}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t)
+			b.link(t, "current", "slots/b")
+			for _, slot := range c.remove {
+				if err := os.RemoveAll(filepath.Join(b.home, "slots", slot)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				b.gate(t, "exit-code", "ended", server)
+			}
+			b.gate(t, "", "start", server)
+			if got := b.current(t); got != c.current {
+				t.Errorf("current is %s, want %s", got, c.current)
+			}
+		})
 	}
 }
 
