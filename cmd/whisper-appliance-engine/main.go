@@ -116,8 +116,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Backend: backend, Models: *models, Threads: *threads,
 		// Its first work says how long to stay. One that gets none was woken by mistake.
 		Stay: engine.Stay{Exit: time.Minute}, Log: log,
-		Begin: func(call string, most time.Duration) func() {
-			return guard.Begin(call, max(most, systemd.WatchdogInterval()))
+		Watch: func(call string, most time.Duration) (beat, end func()) {
+			return guard.Loop(call, max(most, systemd.WatchdogInterval()))
 		},
 	}
 	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd

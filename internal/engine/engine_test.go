@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -79,6 +80,12 @@ func (m *fakeModel) Transcribe(ctx context.Context, req engine.WindowRequest, pc
 		<-ctx.Done()
 		m.f.aborts.Add(1)
 		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "given up"}
+	}
+	if req.Prompt == "breathe" {
+		for range 3 {
+			time.Sleep(5 * time.Millisecond) // a computation
+			emit(engine.Event{Alive: true})
+		}
 	}
 	emit(engine.Event{Segment: &engine.Segment{Text: fmt.Sprintf(" %d samples", len(pcm)), End: time.Second}})
 	return engine.Done{Language: "en"}, nil
@@ -234,6 +241,61 @@ func TestHangUpAborts(t *testing.T) {
 	}
 	if f.aborts.Load() != 1 {
 		t.Errorf("%d aborts, want 1", f.aborts.Load())
+	}
+}
+
+// TestWatch: a window may be silent for ten times the longest silence of the
+// model before, however long it takes as a whole; another model begins anew.
+func TestWatch(t *testing.T) {
+	type call struct {
+		name  string
+		most  time.Duration
+		beats int
+		ended bool
+	}
+	var mu sync.Mutex
+	var calls []*call
+	c, _ := serve(t, func(s *engine.Server) {
+		s.Watch = func(name string, most time.Duration) (beat, end func()) {
+			mu.Lock()
+			defer mu.Unlock()
+			w := &call{name: name, most: most}
+			calls = append(calls, w)
+			return func() { mu.Lock(); w.beats++; mu.Unlock() }, func() { mu.Lock(); w.ended = true; mu.Unlock() }
+		}
+	})
+	windows := func() (list []call) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, w := range calls {
+			if w.name == "window" {
+				list = append(list, *w)
+			}
+			if !w.ended {
+				t.Errorf("%s was not ended", w.name)
+			}
+		}
+		return list
+	}
+	for _, model := range []string{"m.bin", "m.bin", "other.bin"} {
+		events := 0
+		_, err := c.Transcribe(t.Context(), engine.WindowRequest{Model: model, Prompt: "breathe"}, make([]float32, 160), func(ev engine.Event) {
+			if ev.Segment != nil {
+				events++
+			} else if ev.Loading == nil {
+				t.Errorf("a sign of life was sent on: %+v", ev)
+			}
+		})
+		if err != nil || events != 1 {
+			t.Fatalf("%d segments, %v", events, err)
+		}
+	}
+	got := windows()
+	if len(got) != 3 || got[0].beats != 5 { // three breaths, a segment, the end
+		t.Fatalf("%+v", got)
+	}
+	if first, second, other := got[0].most, got[1].most, got[2].most; first != 10*time.Minute || second < 50*time.Millisecond || second > 10*time.Second || other != first {
+		t.Errorf("may be silent for %v, then %v, with another model %v", first, second, other)
 	}
 }
 

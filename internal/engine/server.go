@@ -27,9 +27,10 @@ type Server struct {
 	Stay    Stay   // until a request says otherwise
 	Log     *slog.Logger
 
-	// Begin is told of each call into the backend, and how long it may take at
-	// most; it gives what is to be called at its end. nil = nobody watches.
-	Begin func(call string, most time.Duration) (end func())
+	// Watch is told of each call into the backend, and how long it may be silent
+	// at most; it gives what is to be called at each sign of life, and at its
+	// end. nil = nobody watches.
+	Watch func(call string, most time.Duration) (beat, end func())
 
 	turn     chan struct{} // holds the token of whoever may use model and vad
 	model    LoadedModel   // guarded by turn
@@ -40,7 +41,7 @@ type Server struct {
 	windows  atomic.Int64
 	lastUsed atomic.Int64 // UnixNano of the last request's end
 	stay     atomic.Pointer[Stay]
-	slowest  time.Duration // of a window; guarded by turn
+	silence  time.Duration // the longest between two signs of life of this model; guarded by turn
 }
 
 // Serve answers on l until ctx ends or the engine has been idle for as long as Stay says.
@@ -122,6 +123,8 @@ func (s *Server) watchIdle(ctx context.Context, idle chan<- struct{}) {
 
 // unload drops model and detector; the caller holds the turn.
 func (s *Server) unload() {
+	_, end := s.watch("unload", windowMost)
+	defer end()
 	if s.model != nil {
 		s.model.Close()
 		s.model = nil
@@ -216,7 +219,7 @@ func (s *Server) ensure(file string, loading func()) error {
 	loading()
 	s.unload()
 	started := time.Now()
-	end := s.begin("load "+file, loadMost)
+	_, end := s.watch("load "+file, loadMost)
 	m, err := s.Backend.Load(path)
 	end()
 	if err != nil {
@@ -224,7 +227,7 @@ func (s *Server) ensure(file string, loading func()) error {
 	}
 	info := m.Info()
 	info.File, info.LoadTime = file, time.Since(started)
-	s.model = m
+	s.model, s.silence = m, 0
 	s.info.Store(&info)
 	s.Log.Info("model loaded", "model", file, "type", info.Type, "took", info.LoadTime)
 	return nil

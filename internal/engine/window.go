@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -43,17 +44,39 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req.Threads = s.threads(req.Threads)
-	started, end := time.Now(), s.begin("window", s.windowMost())
-	faultpoint.Here("engine.window")
-	done, err := s.model.Transcribe(r.Context(), req, pcm, out.send)
-	end()
-	s.slowest = max(s.slowest, time.Since(started))
+	done, err := s.decode(r.Context(), req, pcm, out.send)
 	if err != nil {
 		out.send(Event{Error: failure(err)})
 		return
 	}
 	s.windows.Add(1)
 	out.send(Event{Done: &done})
+}
+
+// decode has the model decode a window, and listens to its signs of life; the
+// caller holds the turn.
+func (s *Server) decode(ctx context.Context, req WindowRequest, pcm []float32, emit func(Event)) (Done, error) {
+	beat, end := s.watch("window", s.silenceMost())
+	defer end()
+	faultpoint.Here("engine.window")
+	var mu sync.Mutex // the backend may tell of progress while it hands over segments
+	var longest time.Duration
+	last := time.Now()
+	heard := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		longest, last = max(longest, time.Since(last)), time.Now()
+		beat()
+	}
+	done, err := s.model.Transcribe(ctx, req, pcm, func(ev Event) {
+		heard()
+		if !ev.Alive {
+			emit(ev)
+		}
+	})
+	heard()
+	s.silence = max(s.silence, longest)
+	return done, err
 }
 
 func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +100,7 @@ func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	end := s.begin("speech detection", s.windowMost())
+	_, end := s.watch("speech detection", windowMost)
 	speech, err := s.vad.Detect(req, pcm)
 	end()
 	if err != nil {
@@ -87,27 +110,27 @@ func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, VADResponse{Speech: speech, Took: time.Since(started)})
 }
 
-// How long calls into the backend may take: what does not return by then never
-// will. The first window tells how fast the machine is.
+// How long calls into the backend may be silent: what does not return or show
+// life by then never will. A model's first window tells how fast it is here.
 const (
-	loadMost        = 20 * time.Minute // a large model from a slow disk
-	firstWindowMost = 10 * time.Minute
-	windowFactor    = 10
+	loadMost      = 20 * time.Minute // a large model from a slow disk
+	windowMost    = 10 * time.Minute
+	silenceFactor = 10
 )
 
-// windowMost is how long a window may take; the caller holds the turn.
-func (s *Server) windowMost() time.Duration {
-	if s.slowest == 0 {
-		return firstWindowMost
+// silenceMost is how long a window may be silent; the caller holds the turn.
+func (s *Server) silenceMost() time.Duration {
+	if s.silence == 0 {
+		return windowMost
 	}
-	return windowFactor * s.slowest
+	return silenceFactor * s.silence
 }
 
-func (s *Server) begin(call string, most time.Duration) (end func()) {
-	if s.Begin == nil {
-		return func() {}
+func (s *Server) watch(call string, most time.Duration) (beat, end func()) {
+	if s.Watch == nil {
+		return func() {}, func() {}
 	}
-	return s.Begin(call, most)
+	return s.Watch(call, most)
 }
 
 // ensureVAD has the detector in memory; the caller holds the turn.
@@ -119,7 +142,7 @@ func (s *Server) ensureVAD(path string) error {
 		s.vad.Close()
 		s.vad = nil
 	}
-	end := s.begin("load "+filepath.Base(path), loadMost)
+	_, end := s.watch("load "+filepath.Base(path), loadMost)
 	v, err := s.Backend.LoadVAD(path, s.threads(0))
 	end()
 	if err != nil {

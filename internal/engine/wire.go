@@ -84,6 +84,10 @@ type Event struct {
 	Segment  *Segment  `json:"segment,omitempty"`
 	Done     *Done     `json:"done,omitempty"`
 	Error    *Failure  `json:"error,omitempty"`
+
+	// Alive is a sign of life between the backend and the engine's server,
+	// which has nothing else set and is not sent on.
+	Alive bool `json:"-"`
 }
 
 // Loading says that the model is being read into memory first.

@@ -9,7 +9,10 @@
 void wa_set_abort(struct wa_watch *w) { __atomic_store_n(&w->abort, 1, __ATOMIC_RELAXED); }
 int  wa_percent(struct wa_watch *w) { return __atomic_load_n(&w->percent, __ATOMIC_RELAXED); }
 
+int wa_steps(struct wa_watch *w) { return __atomic_load_n(&w->steps, __ATOMIC_RELAXED); }
+
 static bool must_abort(void *data) {
+	__atomic_fetch_add(&((struct wa_watch *)data)->steps, 1, __ATOMIC_RELAXED);
 	return __atomic_load_n(&((struct wa_watch *)data)->abort, __ATOMIC_RELAXED) != 0;
 }
 

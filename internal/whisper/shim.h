@@ -12,10 +12,12 @@
 // watches it. Both sides use atomic access.
 struct wa_watch {
 	int abort;   // set by Go: give up
+	int steps;   // how often whisper.cpp has asked whether to: it lives
 	int percent; // set by whisper.cpp: how far
 };
 
 void wa_set_abort(struct wa_watch *w);
+int wa_steps(struct wa_watch *w);
 int  wa_percent(struct wa_watch *w);
 
 // wa_observe makes params report to w and obey it.

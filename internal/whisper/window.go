@@ -68,7 +68,7 @@ func observe(ctx context.Context, watch *C.struct_wa_watch, emit func(engine.Eve
 		defer close(gone)
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
-		last := 0
+		last, steps := 0, 0
 		for {
 			select {
 			case <-quit:
@@ -77,6 +77,10 @@ func observe(ctx context.Context, watch *C.struct_wa_watch, emit func(engine.Eve
 				C.wa_set_abort(watch)
 				return
 			case <-tick.C:
+				if s := int(C.wa_steps(watch)); s != steps {
+					steps = s
+					emit(engine.Event{Alive: true})
+				}
 				if p := int(C.wa_percent(watch)); p > last && p < 100 {
 					last = p
 					emit(engine.Event{Progress: &engine.Progress{Percent: p}})
