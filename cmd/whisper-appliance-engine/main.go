@@ -27,7 +27,8 @@ import (
 
 const program = "whisper-appliance-engine"
 
-// Exit codes. A unit does not restart on 64 and 78: doing it again changes nothing.
+// Exit codes. After 64 and 78 the unit is not started again by itself, only by
+// somebody who connects: doing it again changes nothing.
 const (
 	exitOK     = 0
 	exitError  = 1

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"whisper-appliance/internal/fault"
@@ -19,8 +18,9 @@ import (
 
 const program = "whisper-appliance-server"
 
-// Exit codes. A unit does not restart on 64 and 78: doing it again changes
-// nothing. Whatever may pass by itself is 1.
+// Exit codes. After 64 and 78 the unit is not started again by itself, for
+// doing it again changes nothing: only by somebody who connects, and by the
+// gate ever more slowly. Whatever may pass by itself is 1.
 const (
 	exitOK     = 0
 	exitError  = 1
@@ -60,7 +60,7 @@ func exitCode(err error, stderr io.Writer) int {
 // that one names. A full disk or a busy port passes.
 func lasting(err error) bool {
 	var f *fault.Error
-	return errors.As(err, &f) && (f.Code == "bad_config" || f.Code == "bad_path" || strings.HasPrefix(f.Code, "tls_"))
+	return errors.As(err, &f) && (f.Code == "bad_config" || f.Code == "bad_path")
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

@@ -30,7 +30,13 @@ func (a *appliant) setUpLog(stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	a.initial = c
 	a.settings.Log = a.log
+	a.settings.Changed = func(c *config.Config) {
+		if level, err := logging.ParseLevel(c.Log.Level); err == nil { // it has been checked
+			a.level.Set(level)
+		}
+	}
 	for _, note := range a.settings.Report().Notes {
 		a.log.Warn("setting has no effect", "note", note)
 	}
@@ -54,26 +60,23 @@ func (a *appliant) followSignals(ctx context.Context) {
 
 // reload takes in what can be changed while the server runs, and says what cannot.
 func (a *appliant) reload(ctx context.Context) {
-	systemd.Reloading()               //nolint:errcheck // nobody listens without systemd
-	defer systemd.Notify("READY=1")   //nolint:errcheck // as above
-	systemd.NotifyStatus("reloading") //nolint:errcheck // as above
-	before, after, err := a.settings.Reload()
+	systemd.Reloading()             //nolint:errcheck // nobody listens without systemd
+	defer systemd.Notify("READY=1") //nolint:errcheck // as above
+	after, err := a.settings.Reload()
 	if err != nil {
 		a.log.Error("changed settings are not taken over", "error", err, "hint", fault.Hint(err))
 		return
-	}
-	if level, err := logging.ParseLevel(after.Log.Level); err == nil { // it has been checked
-		a.level.Set(level)
 	}
 	a.certs.Use(after.TLS.Certificate, after.TLS.Key, after.TLS.Names)
 	if err := a.certificate(ctx); err != nil {
 		a.log.Error("certificate not refreshed", "https", a.certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
 	}
 	a.components.Recheck()
-	a.log.Info("reloaded", "needs_restart", strings.Join(needRestart(before, after), ", "))
+	a.log.Info("reloaded", "needs_restart", strings.Join(needRestart(a.initial, after), ", "))
 }
 
-// needRestart names changed settings that a running server does not take over.
+// needRestart names settings of now that the server which started with before
+// has not taken over.
 func needRestart(a, b *config.Config) []string {
 	var names []string
 	for _, s := range []struct {
@@ -88,6 +91,7 @@ func needRestart(a, b *config.Config) []string {
 		{"decode.ffmpeg", a.Decode.FFmpeg != b.Decode.FFmpeg},
 		{"decode.timeout", a.Decode.Timeout != b.Decode.Timeout},
 		{"log.format", a.Log.Format != b.Log.Format},
+		{"environment.profile", a.Environment.Profile != b.Environment.Profile},
 	} {
 		if s.changed {
 			names = append(names, s.name)

@@ -39,6 +39,7 @@ type appliant struct {
 	paths      paths.Paths
 	settings   *appliance.Settings
 	level      *slog.LevelVar
+	initial    *config.Config // as the server started
 	log        *slog.Logger
 	env        environment.Environment
 	supervised bool // systemd starts engine and decoders

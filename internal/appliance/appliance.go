@@ -141,6 +141,8 @@ func (a *Appliance) Preload(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
+	ctx, _, end := patience(ctx, a.EngineDown)
+	defer end()
 	if _, err := a.Engine.Load(ctx, file); err != nil {
 		return fmt.Errorf("preload %s: %w", name, err)
 	}

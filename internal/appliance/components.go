@@ -17,6 +17,7 @@ import (
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/transcribe"
 )
 
 // Parts is what the components are made of and looked at through. Functions
@@ -171,9 +172,6 @@ func (p Parts) free(dir string) (int64, error) {
 	return int64(st.Bavail) * st.Bsize, err
 }
 
-// spoolLeast is the room below which no recording can be worked on.
-const spoolLeast = 64 << 20
-
 func (p Parts) checkSpool(context.Context) (string, error) {
 	f, err := os.CreateTemp(p.Paths.Spool, ".probe-*")
 	if err == nil {
@@ -192,9 +190,9 @@ func (p Parts) checkSpool(context.Context) (string, error) {
 	if err != nil {
 		return "", nil //nolint:nilerr // a file could be written: that is what counts
 	}
-	if free < spoolLeast {
+	if free < transcribe.Reserve {
 		return "", fault.New(fault.NoSpace, "disk_full", "the disk of %s has %s left, and recordings need %s at least",
-			p.Paths.Spool, fault.Bytes(free), fault.Bytes(spoolLeast)).Try("free some space")
+			p.Paths.Spool, fault.Bytes(free), fault.Bytes(transcribe.Reserve)).Try("free some space")
 	}
 	return fault.Bytes(free) + " free", nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
@@ -163,11 +165,13 @@ func TestEngineUnit(t *testing.T) {
 		down    string
 	}{
 		{"waits for work", systemd.Unit{Active: "inactive", Result: "success"}, nil, false, ""},
-		{"runs", systemd.Unit{Active: "active", Result: "success"}, nil, true, ""},
-		{"runs again after a crash", systemd.Unit{Active: "active", Result: "core-dump", Restarts: 7}, nil, true, ""},
+		{"runs", systemd.Unit{Active: "active", MainPID: 7, Result: "success"}, nil, true, ""},
+		{"runs again after a crash", systemd.Unit{Active: "active", MainPID: 7, Result: "core-dump", Restarts: 7}, nil, true, ""},
 		{"first crash", systemd.Unit{Active: "activating", Result: "exit-code", Restarts: 1}, nil, false, ""},
 		{"crash loop", systemd.Unit{Active: "activating", Result: "exit-code", Restarts: 3}, nil, false, "3 times in a row (exit-code)"},
 		{"given up", systemd.Unit{Active: "failed", Result: "exec-condition"}, nil, false, "exec-condition"},
+		{"masked", systemd.Unit{Load: "masked", Active: "inactive"}, nil, false, "is masked"},
+		{"not installed", systemd.Unit{Load: "not-found", Active: "inactive", Result: "success"}, nil, false, "is not-found"},
 		{"unknown", systemd.Unit{}, errors.New("no bus"), false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -179,5 +183,44 @@ func TestEngineUnit(t *testing.T) {
 				t.Errorf("down %q, want %q", got, c.down)
 			}
 		})
+	}
+}
+
+// TestEngineRestartsAreForgiven: a minute of work makes up for the restarts before.
+func TestEngineRestartsAreForgiven(t *testing.T) {
+	unit := systemd.Unit{Active: "active", MainPID: 7, Restarts: 9, Since: time.Now().Add(-2 * unitWell)}
+	u := &engineUnit{name: "x.service", ask: func(context.Context, string) (systemd.Unit, error) { return unit, nil }}
+	u.running()
+	for restarts, down := range map[uint32]bool{10: false, 11: false, 12: true} {
+		unit = systemd.Unit{Active: "activating", Result: "signal", Restarts: restarts}
+		u.at = time.Time{}
+		if got := u.down(); (got != "") != down {
+			t.Errorf("after restart %d: %q", restarts, got)
+		}
+	}
+	unit.Restarts = 0 // somebody has started it himself
+	u.at = time.Time{}
+	if got := u.down(); got != "" {
+		t.Errorf("after a start: %q", got)
+	}
+}
+
+// TestPreloadGivesUp: an engine that cannot be started does not keep the doors shut.
+func TestPreloadGivesUp(t *testing.T) {
+	p := box(t)
+	touch(t, filepath.Join(p.Paths.Models, "ggml-base.bin"), "a model")
+	socket := filepath.Join(t.TempDir(), "s") // nobody takes what waits there
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Skipf("no socket: %v", err)
+	}
+	defer l.Close()
+	p.Appliance.Engine.Socket = socket
+	p.Appliance.unit.ask = func(context.Context, string) (systemd.Unit, error) {
+		return systemd.Unit{Active: "failed", Result: "exit-code"}, nil
+	}
+	began := time.Now()
+	if err := p.Appliance.Preload(t.Context(), "base"); err == nil || !strings.Contains(err.Error(), "in a row") || time.Since(began) > 20*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }

@@ -32,6 +32,7 @@ const (
 // done or ctx ends. What fails is tried again, more and more rarely; its file
 // stays, so that a restart takes it up.
 func (a *Appliance) TakeUpPending(ctx context.Context, p paths.Paths, settings func() *config.Config, log *slog.Logger) {
+	defer a.first.Store(nil)
 	file := filepath.Join(p.Pending, firstModelFile)
 	for pause := retryLeast; ; pause = min(2*pause, retryMost) {
 		from, err := os.ReadFile(file)
@@ -47,7 +48,6 @@ func (a *Appliance) TakeUpPending(ctx context.Context, p paths.Paths, settings f
 		}
 		if err == nil {
 			if err = os.Remove(file); err == nil || errors.Is(err, fs.ErrNotExist) {
-				a.first.Store(nil)
 				return
 			}
 		}

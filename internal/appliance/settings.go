@@ -15,6 +15,10 @@ import (
 type Settings struct {
 	Log *slog.Logger // set before Current; the settings themselves say how to log
 
+	// Changed is told of settings that were taken over; nil = nobody is. It is
+	// set before Current, and must not call back.
+	Changed func(*config.Config)
+
 	sources config.Sources
 
 	mu      sync.Mutex
@@ -65,17 +69,12 @@ func (s *Settings) Save(key, value string) error {
 }
 
 // Reload reads everything anew. Where that fails the last good settings stay.
-func (s *Settings) Reload() (before, after *config.Config, err error) {
+func (s *Settings) Reload() (*config.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before = s.current
-	seen := stat(s.sources.Settings)
-	c, report, err := config.Load(s.sources)
-	if err != nil {
-		return before, before, err
-	}
-	s.current, s.report, s.seen = c, report, seen
-	return before, c, nil
+	s.seen = stat(s.sources.Settings)
+	err := s.load()
+	return s.current, err
 }
 
 // refresh reads everything anew when settings.toml has changed; mu is held.
@@ -85,12 +84,22 @@ func (s *Settings) refresh() {
 		return
 	}
 	s.seen = now
+	if err := s.load(); err != nil {
+		s.Log.Error("changed settings are not taken over", "error", err)
+	}
+}
+
+// load takes over what the sources say; mu is held.
+func (s *Settings) load() error {
 	c, report, err := config.Load(s.sources)
 	if err != nil {
-		s.Log.Error("changed settings are not taken over", "error", err)
-		return
+		return err
 	}
 	s.current, s.report = c, report
+	if s.Changed != nil {
+		s.Changed(c)
+	}
+	return nil
 }
 
 // stat describes a file, nil where there is none.

@@ -35,7 +35,8 @@ type Decoder struct {
 // already is read straight, without a decoder.
 //
 // Errors are *fault.Error with one of the Codes. An error of the sink is
-// returned as it is. When Decode returns, no process of it is left.
+// returned as it is. When Decode returns, no process
+// that it started is left; one that systemd started ends with the connection.
 func (d *Decoder) Decode(ctx context.Context, f *os.File, l Limits, sink io.Writer) (Info, error) {
 	if err := check(f, l); err != nil {
 		return Info{}, inWords(err, l)

@@ -6,12 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/transcribe"
 )
-
-// reserve is what an upload must leave free on the spool's file system, in
-// bytes: the sound that is decoded from it, the settings and the log lie there,
-// too.
-const reserve = 256 << 20
 
 // hasRoom refuses a body that the spool cannot hold before any of it is read.
 // length is its declared length in bytes, -1 where it has none; then the
@@ -27,7 +23,7 @@ func (s *Server) hasRoom(length int64) error {
 		s.Log.Debug("free space unknown", "error", err)
 		return nil
 	}
-	if need := max(length, 0) + reserve; left < need {
+	if need := max(length, 0) + transcribe.Reserve; left < need {
 		return noRoom("the upload needs %s with its reserve, and %s are free", fault.Bytes(need), fault.Bytes(left))
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"testing"
 	"time"
+	"whisper-appliance/internal/transcribe"
 
 	"whisper-appliance/internal/fault"
 )
@@ -18,11 +19,11 @@ func TestHasRoom(t *testing.T) {
 		full           bool
 	}{
 		{"plenty", 1 << 20, 1 << 40, nil, false},
-		{"just enough", 4 << 30, 4<<30 + reserve, nil, false},
-		{"a byte too little", 4 << 30, 4<<30 + reserve - 1, nil, true},
-		{"within the reserve", 1, reserve, nil, true},
-		{"of unknown length", -1, reserve, nil, false},
-		{"of unknown length, within the reserve", -1, reserve - 1, nil, true},
+		{"just enough", 4 << 30, 4<<30 + transcribe.Reserve, nil, false},
+		{"a byte too little", 4 << 30, 4<<30 + transcribe.Reserve - 1, nil, true},
+		{"within the reserve", 1, transcribe.Reserve, nil, true},
+		{"of unknown length", -1, transcribe.Reserve, nil, false},
+		{"of unknown length, within the reserve", -1, transcribe.Reserve - 1, nil, true},
 		{"unknown space", 4 << 30, 0, errors.New("no such file system"), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -48,7 +49,7 @@ func TestHasRoom(t *testing.T) {
 // TestNoRoomAnswersAtOnce: a client that waits for leave to send is spared it.
 func TestNoRoomAnswersAtOnce(t *testing.T) {
 	r := newRig(t, talks)
-	r.Free = func(string) (int64, error) { return reserve, nil }
+	r.Free = func(string) (int64, error) { return transcribe.Reserve, nil }
 	srv := r.start(t)
 	transport := &http.Transport{ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}
 	for _, path := range []string{"/v1/audio/transcriptions", "/transcribe", "/api/v1/transcriptions"} {

@@ -64,6 +64,10 @@ type Service struct {
 	setup    sync.Once
 }
 
+// Reserve is what must stay free where recordings are spooled, in bytes: the
+// sound that is decoded from them, the settings and the log lie there, too.
+const Reserve = 256 << 20
+
 // Bounds of a window: ten times the slowest so far, and never so little that
 // a large model could not be read from a slow disk meanwhile.
 const (
