@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +23,7 @@ import (
 // setUpLog makes the log as the settings want it.
 func (a *appliant) setUpLog(stderr io.Writer) error {
 	c := a.settings.Current()
-	a.env = environment.Detect(environment.Probe{Kind: a.paths.Kind, Profile: c.Environment.Profile})
+	a.env = environment.Detect(environment.Probe{Kind: a.paths.Kind, Profile: c.Environment.Profile, Virtualization: a.virtualization()})
 	var err error
 	a.log, err = serverLog(stderr, c.Log, os.Getenv("JOURNAL_STREAM"), a.level, a.env, a.paths.SlotName)
 	if err != nil {
@@ -64,12 +63,12 @@ func (a *appliant) reload(ctx context.Context) {
 	defer systemd.Notify("READY=1") //nolint:errcheck // as above
 	after, err := a.settings.Reload()
 	if err != nil {
-		a.log.Error("changed settings are not taken over", "error", err, "hint", fault.Hint(err))
+		a.log.Error("changed settings are not taken over", logging.Err(err))
 		return
 	}
 	a.certs.Use(after.TLS.Certificate, after.TLS.Key, after.TLS.Names)
 	if err := a.certificate(ctx); err != nil {
-		a.log.Error("certificate not refreshed", "https", a.certs.Fingerprint() != "", "error", err, "hint", fault.Hint(err))
+		a.log.Error("certificate not refreshed", "https", a.certs.Fingerprint() != "", logging.Err(err))
 	}
 	a.components.Recheck()
 	a.log.Info("reloaded", "needs_restart", strings.Join(needRestart(a.initial, after), ", "))
@@ -158,60 +157,34 @@ func (a *appliant) line(s *server.Server) string {
 	return fault.Short(line)
 }
 
-// lazyBus dials systemd when it is first asked something, so that a bus which
-// does not answer delays nothing else.
-type lazyBus struct {
-	mu  sync.Mutex
-	bus *systemd.Bus
+// units, unit and ping ask systemd.
+func (a *appliant) units(ctx context.Context) ([]systemd.Unit, error) {
+	return a.bus.Units(ctx, systemd.Ours()...)
 }
 
-func (b *lazyBus) get(ctx context.Context) (*systemd.Bus, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.bus != nil {
-		return b.bus, nil
-	}
-	bus, err := systemd.Dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	b.bus = bus
-	return bus, nil
-}
-
-func (b *lazyBus) units(ctx context.Context) ([]systemd.Unit, error) {
-	bus, err := b.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return bus.Units(ctx, systemd.Ours()...)
-}
-
-func (b *lazyBus) unit(ctx context.Context, name string) (systemd.Unit, error) {
-	bus, err := b.get(ctx)
-	if err != nil {
-		return systemd.Unit{}, err
-	}
-	units, err := bus.Units(ctx, name)
+func (a *appliant) unit(ctx context.Context, name string) (systemd.Unit, error) {
+	units, err := a.bus.Units(ctx, name)
 	if err != nil || len(units) == 0 {
 		return systemd.Unit{}, err
 	}
 	return units[0], nil
 }
 
-func (b *lazyBus) ping(ctx context.Context) error {
-	bus, err := b.get(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = bus.Manager(ctx)
+func (a *appliant) ping(ctx context.Context) error {
+	_, err := a.bus.Manager(ctx)
 	return err
 }
 
-func (b *lazyBus) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.bus != nil {
-		b.bus.Close() //nolint:errcheck // the process ends
+// virtualization is what systemd says of the machine, "" where it does not.
+func (a *appliant) virtualization() string {
+	if !a.supervised {
+		return ""
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	m, err := a.bus.Manager(ctx)
+	if err != nil {
+		return ""
+	}
+	return m.Virtualization
 }

@@ -22,6 +22,7 @@ import (
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/environment"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/portmux"
 	"whisper-appliance/internal/server"
@@ -48,7 +49,7 @@ type appliant struct {
 	parts      *appliance.Appliance
 	certs      *cert.Manager
 	keys       *auth.Keyring
-	bus        lazyBus
+	bus        *systemd.Bus
 	components *component.Registry
 	guard      watchdog.Guard
 	doors      []*portmux.Listener
@@ -57,14 +58,14 @@ type appliant struct {
 
 // serve runs the server until ctx ends.
 func serve(ctx context.Context, listen string, stderr io.Writer) error {
-	a := &appliant{start: time.Now(), supervised: systemd.Supervised(), level: new(slog.LevelVar)}
+	a := &appliant{start: time.Now(), supervised: systemd.Supervised(), level: new(slog.LevelVar), bus: systemd.New()}
 	if err := a.prepare(listen, stderr); err != nil {
 		return err
 	}
 	if err := a.assemble(stderr); err != nil {
 		return err
 	}
-	defer a.bus.close()
+	defer a.bus.Close()              //nolint:errcheck // the process ends
 	systemd.NotifyStatus("starting") //nolint:errcheck // nobody listens without systemd
 	if err := a.components.Start(ctx); err != nil {
 		return err
@@ -120,7 +121,7 @@ func reserved() []string {
 func (a *appliant) assemble(stderr io.Writer) error {
 	c := a.settings.Current()
 	if a.supervised {
-		a.parts = appliance.Supervised(a.paths, a.settings.Current, a.log, a.bus.unit)
+		a.parts = appliance.Supervised(a.paths, a.settings.Current, a.log, a.unit)
 	} else {
 		if err := a.paths.Prepare(); err != nil {
 			return err
@@ -135,7 +136,7 @@ func (a *appliant) assemble(stderr io.Writer) error {
 	parts := appliance.Parts{Paths: a.paths, Config: a.settings.Current, Appliance: a.parts,
 		Doors: a.openDoors, Certificate: a.certificate, Keys: a.keys.Err}
 	if a.supervised {
-		parts.Systemd = a.bus.ping
+		parts.Systemd = a.ping
 	}
 	var err error
 	a.components, err = component.New(parts.Components(), a.log, a.circumstances()...)
@@ -197,7 +198,7 @@ func (a *appliant) server() *server.Server {
 		Connections: a.connections, ReadyAfter: func() time.Duration { return time.Duration(a.readyAfter.Load()) },
 	}
 	if a.supervised {
-		s.Units = a.bus.units
+		s.Units = a.units
 	}
 	return s
 }
@@ -302,7 +303,7 @@ func (a *appliant) preload(ctx context.Context) {
 		select {
 		case err := <-done:
 			if err != nil && ctx.Err() == nil {
-				a.log.Error("model not loaded ahead", "error", err, "hint", fault.Hint(err))
+				a.log.Error("model not loaded ahead", logging.Err(err))
 			}
 			return
 		case <-tick.C:

@@ -14,8 +14,8 @@ import (
 
 	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
-	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/transcribe"
 )
@@ -167,9 +167,7 @@ func (p Parts) free(dir string) (int64, error) {
 	if p.Free != nil {
 		return p.Free(dir)
 	}
-	var st unix.Statfs_t
-	err := unix.Statfs(dir, &st)
-	return int64(st.Bavail) * st.Bsize, err
+	return durable.Free(dir)
 }
 
 func (p Parts) checkSpool(context.Context) (string, error) {
@@ -232,19 +230,19 @@ func (p Parts) checkEngine(context.Context) (string, error) {
 
 func (p Parts) checkModels(context.Context) (string, error) {
 	name := p.config().Models.Default
-	file, err := p.Appliance.Models.Resolve(name)
-	if err != nil {
+	_, err := p.Appliance.Models.Sound(name)
+	if err == nil {
+		return name, nil
+	}
+	if fault.KindOf(err) == fault.NotFound {
 		if why := p.Appliance.firstModel(); why != "" {
 			return "", fault.New(fault.Unavailable, "model_not_installed", "the model %s is being fetched: %s", name, why).
 				Try("wait; or put its file into %s", p.Appliance.Models.Dir)
 		}
 		return "", err
 	}
-	if _, err := model.Inspect(filepath.Join(p.Appliance.Models.Dir, file)); err != nil {
-		return "", fault.New(fault.Unavailable, "model_damaged", "the model %s is damaged", name).Because(err).
-			Try("whisper-appliance models pull %s", name)
-	}
-	return name, nil
+	return "", fault.New(fault.Unavailable, "model_damaged", "the model %s is damaged", name).Because(err).
+		Try("whisper-appliance models pull %s", name)
 }
 
 func (p Parts) checkMemory(context.Context) (string, error) {

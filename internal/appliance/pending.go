@@ -13,6 +13,7 @@ import (
 
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/paths"
 )
@@ -51,7 +52,7 @@ func (a *Appliance) TakeUpPending(ctx context.Context, p paths.Paths, settings f
 				return
 			}
 		}
-		log.Warn("first model not fetched yet", "error", err, "hint", fault.Hint(err), "next_attempt_in", pause)
+		log.Warn("first model not fetched yet", "next_attempt_in", pause, logging.Err(err))
 		a.say("the last attempt failed (%v); the next is in %v", err, pause)
 		timer := time.NewTimer(pause)
 		select {
@@ -78,7 +79,7 @@ func (a *Appliance) pullFirst(ctx context.Context, c *config.Config, from string
 			log.Info("first model taken", "model", name, "source", from)
 			return nil
 		}
-		log.Warn("first model not taken from its directory", "model", name, "error", err, "hint", fault.Hint(err))
+		log.Warn("first model not taken from its directory", "model", name, logging.Err(err))
 	}
 	o := a.pull
 	if c.Models.Mirror != "" {

@@ -83,7 +83,7 @@ func (r *Keyring) Err() error {
 func (r *Keyring) read() ([]Key, error) {
 	keys, err := List(r.path)
 	if err != nil {
-		r.log.Error("keys file cannot be used; every key is refused", "path", r.path, "err", err)
+		r.log.Error("keys file cannot be used; every key is refused", "path", r.path, "error", err)
 		return nil, err
 	}
 	return keys, nil

@@ -1,6 +1,8 @@
 // Package durable writes files that survive a power cut: the bytes are on disk
 // before the name is, and the name is before the call returns. It trusts the
 // directory it is given and leaves no temporary file behind after an error.
+// Around that it reads files that somebody else may have put in place, and
+// measures the room that is left.
 package durable
 
 import (

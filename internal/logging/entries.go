@@ -16,6 +16,7 @@ import (
 const (
 	mostMessage = 16 << 10
 	mostValue   = 4 << 10
+	mostStacks  = 64 << 10
 	mostFields  = 32
 	mostName    = 64 // journald refuses longer names
 )
@@ -104,7 +105,11 @@ func (e *entry) add(prefix string, a slog.Attr) {
 	if a.Key == "" {
 		return
 	}
-	key, text := prefix+a.Key, bounded(plain(v), mostValue)
+	most := mostValue
+	if a.Key == Stacks {
+		most = mostStacks
+	}
+	key, text := prefix+a.Key, bounded(plain(v), most)
 	if name := fieldName(key); len(e.fields) < mostFields || e.fields[name] != "" {
 		e.fields[name] = text
 	}
@@ -151,7 +156,7 @@ func (e *entry) text(shown string) string {
 // mean something to programs alone.
 func isContext(key string) bool {
 	return slices.Contains([]string{Job, Request, Slot, Version, Environment, ContainerID, Profile, MessageID, Code,
-		"search_paths", "working_directory", "executable", "uid", "search_path", "unit", "critical", "without", "stops"}, key)
+		"search_paths", "working_directory", "executable", "user", "uid", "search_path", Stacks, "unit", "critical", "without", "stops"}, key)
 }
 
 // fieldName makes a key into a name that the journal takes: capital letters,

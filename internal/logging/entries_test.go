@@ -154,3 +154,15 @@ func TestWithKeepsApart(t *testing.T) {
 		t.Errorf("%v", names)
 	}
 }
+
+// TestStacksAreWhole: where a call hangs, the goroutine that does is in the
+// entry, however many others there are.
+func TestStacksAreWhole(t *testing.T) {
+	log, list := journaled(t, &bytes.Buffer{}, nil)
+	stacks := strings.Repeat("goroutine of nobody\n", 2000) + "the one that hangs"
+	log.Error("a call does not return", "call", "x", Stacks, stacks, "other", strings.Repeat("x", 50_000))
+	got := (*list)[0]
+	if got.fields["STACKS"] != stacks || len(got.fields["OTHER"]) > mostValue+10 || strings.Contains(got.message, "goroutine") {
+		t.Errorf("stacks of %d bytes, other of %d, message %.200q", len(got.fields["STACKS"]), len(got.fields["OTHER"]), got.message)
+	}
+}

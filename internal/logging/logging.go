@@ -31,6 +31,7 @@ const (
 	Environment = "environment"
 	ContainerID = "container_id"
 	Profile     = "profile"
+	Stacks      = "stacks"     // of every goroutine, where a call hangs: as long as they are
 	MessageID   = "message_id" // 32 hex digits that name a kind of entry
 	Error       = "error"
 	Code        = "code"

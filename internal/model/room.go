@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 )
 
@@ -38,11 +39,7 @@ func (s *Store) freeBytes() (int64, error) {
 	if s.free != nil {
 		return s.free()
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.Dir, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return durable.Free(s.Dir)
 }
 
 // cannotWrite names the directory and, where that is the matter, the missing right.

@@ -153,6 +153,22 @@ func (s *Store) Resolve(name string) (file string, err error) {
 	return "", unknown(name)
 }
 
+// Sound is Resolve after a look at the file's size and structure, which is
+// remembered while the file stays as it is. The further fault is bad_model_file
+// (BadInput).
+func (s *Store) Sound(name string) (file string, err error) {
+	file, err = s.Resolve(name)
+	if err != nil {
+		return "", err
+	}
+	e, known := find(canonical(name))
+	if !known {
+		e = Entry{Name: canonical(name)}
+	}
+	_, err = s.check(e, s.path(e.Name), s.seen.inspect)
+	return file, err
+}
+
 // ResolveVAD gives the file name of the newest speech detection model that the
 // catalogue knows and that is installed, false where there is none.
 func (s *Store) ResolveVAD() (file string, ok bool) {

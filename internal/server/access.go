@@ -58,7 +58,7 @@ func (s *Server) permit(r *http.Request, scope auth.Scope) error {
 		OwnUID:         uint32(os.Getuid()),
 	}, s.Keys)
 	if err != nil { // what a watcher of the log, fail2ban say, looks for
-		s.Log.Warn("access refused", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "reason", err.Error())
+		s.logOf(r.Context()).Warn("access refused", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "reason", err.Error())
 	}
 	return err
 }

@@ -17,10 +17,10 @@ const (
 
 // always is what every recording needs beside a model, which its request may
 // name.
-func always() []string { return []string{"engine", "spool", "disk"} }
+func always() []string { return []string{"engine", "spool"} }
 
 // decoders are what most recordings need; some are sound already.
-func decoders() []string { return []string{"decoder", "ffmpeg"} }
+func decoders() []string { return []string{"decoder"} }
 
 // work is what keeps recordings from being transcribed.
 func work() []string { return append(append(always(), decoders()...), partModels) }

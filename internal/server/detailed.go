@@ -21,8 +21,9 @@ type Surroundings struct {
 	Detected    []string // the appliance's directories that are there
 }
 
-// Detailed is the long health answer. All of it is told from memory: what may
-// be slow to find out is sampled every few seconds.
+// Detailed is the long health answer. What may be slow to find out is told from
+// memory, and sampled every few seconds; only the models' files are looked at in
+// the request, so that one that was just fetched counts at once.
 type Detailed struct {
 	Status        component.Health  `json:"status" enum:"ok,degraded,error"`
 	Reasons       []string          `json:"reasons" doc:"Why status is not ok."`

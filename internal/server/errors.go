@@ -115,9 +115,9 @@ func (s *Server) asFault(ctx context.Context, err error) *fault.Error {
 	f := wordsOf(err)
 	s.mistakes.note(time.Now(), f.Code, statusOf(f), routeOf(ctx))
 	if f.Kind.Status() >= 500 {
-		s.Log.ErrorContext(ctx, "request failed", "code", f.Code, "error", err)
+		s.logOf(ctx).ErrorContext(ctx, "request failed", "code", f.Code, "error", err)
 	} else {
-		s.Log.DebugContext(ctx, "request refused", "code", f.Code, "error", err)
+		s.logOf(ctx).DebugContext(ctx, "request refused", "code", f.Code, "error", err)
 	}
 	return f
 }

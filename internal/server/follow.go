@@ -28,6 +28,7 @@ type underway struct {
 
 // follow starts a job, which ends with ctx. The caller waits for it.
 func (s *Server) follow(ctx context.Context, job transcribe.Job) *underway {
+	job.ID = requestOf(ctx)
 	u := &underway{news: make(chan struct{}, 1), ended: make(chan struct{})}
 	go u.run(ctx, s, job)
 	return u

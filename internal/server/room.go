@@ -1,10 +1,7 @@
 package server
 
 import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/transcribe"
 )
@@ -15,7 +12,7 @@ import (
 func (s *Server) hasRoom(length int64) error {
 	free := s.Free
 	if free == nil {
-		free = freeBytes
+		free = durable.Free
 	}
 	left, err := free(s.Spool)
 	if err != nil {
@@ -31,14 +28,4 @@ func (s *Server) hasRoom(length int64) error {
 
 func noRoom(format string, args ...any) *fault.Error {
 	return fault.New(fault.NoSpace, "disk_full", format, args...).Try("free some space in the state directory")
-}
-
-// freeBytes is what the kernel says of dir's file system, for those who are
-// not root.
-func freeBytes(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("look at the file system of %s: %w", dir, err)
-	}
-	return int64(st.Bavail) * st.Bsize, nil
 }

@@ -75,16 +75,6 @@ func TestNoRoomAnswersAtOnce(t *testing.T) {
 	}
 }
 
-// TestFreeBytes asks this machine.
-func TestFreeBytes(t *testing.T) {
-	if n, err := freeBytes(t.TempDir()); err != nil || n <= 0 {
-		t.Errorf("%d, %v", n, err)
-	}
-	if _, err := freeBytes("no such directory"); err == nil {
-		t.Error("a directory that is not there has room")
-	}
-}
-
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -225,6 +225,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(under http.ResponseWriter, r *http.Request) {
 		s.active.Add(1)
 		defer s.active.Add(-1)
+		r = named(under, r)
 		w := s.patient(under)
 		w.unlimited()
 		defer s.afterwards(w, r)

@@ -23,6 +23,7 @@ import (
 	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/transcribe"
@@ -192,6 +193,6 @@ func (s *Server) count(job transcribe.Job, took time.Duration, result *transcrip
 	}
 	s.transcribed.Add(1)
 	s.meter().transcribedIn(took, result)
-	s.Log.Info("transcribed", "model", job.Model, "language", result.Language,
+	s.Log.Info("transcribed", logging.Job, job.ID, "model", job.Model, "language", result.Language,
 		"audio_seconds", result.Duration.Seconds(), "segments", len(result.Segments))
 }

@@ -40,23 +40,24 @@ type Bus struct {
 	conn *dbus.Conn // for questions; nil before the first and after it broke
 }
 
-// Dial connects to systemd: for root by its private socket, which works while
-// the bus is down, for others and failing that by the system bus. The error is
-// a fault with the code "no_systemd". Close ends it.
-func Dial(ctx context.Context) (*Bus, error) {
-	return dialMachine(ctx, paths.MachineAt(""), os.Geteuid())
-}
+// New is systemd as this process reaches it: for root by its private socket,
+// which works while the bus is down, for others and failing that by the system
+// bus. It connects with the first question. Close ends it.
+func New() *Bus { return newBus(paths.MachineAt(""), os.Geteuid()) }
 
-func dialMachine(ctx context.Context, m paths.Machine, euid int) (*Bus, error) {
+func newBus(m paths.Machine, euid int) *Bus {
 	doors := []door{{m.SystemBus, true}}
 	if euid == 0 {
 		doors = []door{{m.SystemdPrivate, false}, {m.SystemBus, true}}
 	}
-	return dialDoors(ctx, doors...)
+	return &Bus{doors: doors}
 }
 
-func dialDoors(ctx context.Context, doors ...door) (*Bus, error) {
-	b := &Bus{doors: doors}
+// Dial is New after a first connection. The error is a fault with the code
+// "no_systemd".
+func Dial(ctx context.Context) (*Bus, error) { return New().dialed(ctx) }
+
+func (b *Bus) dialed(ctx context.Context) (*Bus, error) {
 	if _, err := b.connection(ctx); err != nil {
 		return nil, err
 	}

@@ -203,7 +203,7 @@ func TestDialChoosesDoor(t *testing.T) {
 		{"user", m, 1000, 1},
 		{"root, no private socket", paths.Machine{SystemdPrivate: private.path + "-", SystemBus: bus.path}, 0, 2},
 	} {
-		b, err := dialMachine(t.Context(), c.m, c.euid)
+		b, err := newBus(c.m, c.euid).dialed(t.Context())
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
@@ -213,7 +213,7 @@ func TestDialChoosesDoor(t *testing.T) {
 		}
 	}
 	gone := filepath.Join(t.TempDir(), "none")
-	_, err := dialMachine(t.Context(), paths.Machine{SystemdPrivate: gone, SystemBus: gone}, 0)
+	_, err := newBus(paths.Machine{SystemdPrivate: gone, SystemBus: gone}, 0).dialed(t.Context())
 	if codeOf(err) != "no_systemd" || fault.KindOf(err) != fault.Unavailable || fault.Hint(err) == "" || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no systemd: %v", err)
 	}
@@ -223,13 +223,13 @@ func TestDialChoosesDoor(t *testing.T) {
 func TestDialIsBounded(t *testing.T) {
 	f := newFake(t, true)
 	f.refuse["Hello"] = "org.freedesktop.DBus.Error.LimitsExceeded"
-	if _, err := dialDoors(t.Context(), f.door()); codeOf(err) != "no_systemd" {
+	if _, err := (&Bus{doors: []door{f.door()}}).dialed(t.Context()); codeOf(err) != "no_systemd" {
 		t.Errorf("a bus that is full: %v", err)
 	}
 	l := silent(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := dialDoors(ctx, door{l, true}); codeOf(err) != "no_systemd" {
+	if _, err := (&Bus{doors: []door{{l, true}}}).dialed(ctx); codeOf(err) != "no_systemd" {
 		t.Errorf("a door that is silent: %v", err)
 	}
 }

@@ -71,7 +71,7 @@ func (f *fakeSystemd) door() door { return door{f.path, f.bus} }
 
 func (f *fakeSystemd) dial() *Bus {
 	f.t.Helper()
-	b, err := dialDoors(f.t.Context(), f.door())
+	b, err := (&Bus{doors: []door{f.door()}}).dialed(f.t.Context())
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -70,16 +70,11 @@ func (b *Bus) work(ctx context.Context, verb, method string, units []string) err
 		ctx, cancel = context.WithTimeout(ctx, jobLimit)
 		defer cancel()
 	}
-	conn, door, err := b.dial(ctx)
+	conn, signals, err := b.listen(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing more is asked of it
-	signals := make(chan *dbus.Signal, 64)
-	conn.Signal(signals)
-	if err := subscribe(ctx, conn, door); err != nil {
-		return refused("listen to", "the service manager", err)
-	}
 	var errs []error
 	jobs := map[dbus.ObjectPath]string{} // the unit of each
 	for _, unit := range units {
@@ -92,6 +87,21 @@ func (b *Bus) work(ctx context.Context, verb, method string, units []string) err
 		jobs[job] = unit
 	}
 	return errors.Join(append(errs, await(ctx, verb, jobs, signals)...)...)
+}
+
+// listen opens a connection of its own, on which the manager's signals come.
+func (b *Bus) listen(ctx context.Context) (*dbus.Conn, <-chan *dbus.Signal, error) {
+	conn, door, err := b.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	signals := make(chan *dbus.Signal, 64)
+	conn.Signal(signals)
+	if err := subscribe(ctx, conn, door); err != nil {
+		conn.Close() //nolint:errcheck // it was of no use
+		return nil, nil, refused("listen to", "the service manager", err)
+	}
+	return conn, signals, nil
 }
 
 // subscribe asks for the manager's signals. Its private socket sends them

@@ -141,16 +141,11 @@ func binds(value string) []bind {
 func (b *Bus) runTransient(ctx context.Context, unit string, properties []property) error {
 	ctx, cancel := context.WithTimeout(ctx, jobLimit)
 	defer cancel()
-	conn, door, err := b.dial(ctx)
+	conn, signals, err := b.listen(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing more is asked of it
-	signals := make(chan *dbus.Signal, 64)
-	conn.Signal(signals)
-	if err := subscribe(ctx, conn, door); err != nil {
-		return refused("listen to", "the service manager", err)
-	}
 	var job dbus.ObjectPath
 	call := conn.Object(managerName, managerPath).
 		CallWithContext(ctx, managerInterface+".StartTransientUnit", 0, unit, "fail", properties, []aux{})

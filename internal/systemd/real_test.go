@@ -29,7 +29,7 @@ func realBus(t *testing.T) map[string]*Bus {
 	m := paths.MachineAt("")
 	buses := map[string]*Bus{}
 	for name, d := range map[string]door{"private": {m.SystemdPrivate, false}, "bus": {m.SystemBus, true}} {
-		b, err := dialDoors(t.Context(), d)
+		b, err := (&Bus{doors: []door{d}}).dialed(t.Context())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

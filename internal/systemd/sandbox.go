@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
-
-	"whisper-appliance/internal/fault"
 )
 
 // Effective gives the sandbox settings of a unit by the name of their
@@ -21,17 +19,9 @@ import (
 // "~@clock @mount". It is what systemd was told; what the kernel made of it is
 // Confined's to say. The error's codes are those of Start.
 func (b *Bus) Effective(ctx context.Context, unit string) (map[string]string, error) {
-	found, err := b.listUnits(ctx, []string{unit})
+	all, err := b.propertiesOf(ctx, unit)
 	if err != nil {
 		return nil, err
-	}
-	if len(found) != 1 || found[0].Load == "not-found" {
-		return nil, fault.New(fault.NotFound, "no_unit", "there is no unit %s", unit).
-			Try("`systemctl daemon-reload` after unit files were changed")
-	}
-	all, err := b.properties(ctx, found[0].Path)
-	if err != nil {
-		return nil, refused("look at", unit, err)
 	}
 	settings := map[string]string{}
 	for _, name := range directives() {

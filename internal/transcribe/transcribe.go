@@ -79,6 +79,7 @@ const (
 type Job struct {
 	Audio *os.File // the recording; read from its start, not closed
 	Name  string   // as the caller calls it, for messages
+	ID    string   // for the log
 
 	Model       string // catalogue name, for the transcript
 	ModelFile   string // file name in the model directory
@@ -185,7 +186,7 @@ func (r *run) window(ctx context.Context, w audio.Window) error {
 	defer r.turns.give()
 	segments, done, err := r.attempt(ctx, w, pcm)
 	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
-		r.Log.Warn("engine broke off; trying the window again", "start", w.Start, "error", err)
+		r.Log.Warn("engine broke off; trying the window again", "job", r.job.ID, "start", w.Start, "error", err)
 		segments, done, err = r.attempt(ctx, w, pcm)
 	}
 	if err != nil {
