@@ -6,9 +6,7 @@ import (
 	"io"
 
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"whisper-appliance/internal/config"
@@ -44,14 +42,11 @@ func (a *appliant) setUpLog(stderr io.Writer) error {
 
 // followSignals reads settings and certificate again at each SIGHUP.
 func (a *appliant) followSignals(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
+		case <-a.hup:
 			a.reload(ctx)
 		}
 	}

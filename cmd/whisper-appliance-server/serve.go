@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"whisper-appliance/internal/appliance"
@@ -45,6 +47,7 @@ type appliant struct {
 	env        environment.Environment
 	supervised bool // systemd starts engine and decoders
 	inherited  []systemd.Listener
+	hup        chan os.Signal
 
 	parts      *appliance.Appliance
 	certs      *cert.Manager
@@ -58,7 +61,10 @@ type appliant struct {
 
 // serve runs the server until ctx ends.
 func serve(ctx context.Context, listen string, stderr io.Writer) error {
-	a := &appliant{start: time.Now(), supervised: systemd.Supervised(), level: new(slog.LevelVar), bus: systemd.New()}
+	a := &appliant{start: time.Now(), supervised: systemd.Supervised(), level: new(slog.LevelVar), bus: systemd.New(), hup: make(chan os.Signal, 1)}
+	// From the first moment: who comes early must not end the server.
+	signal.Notify(a.hup, syscall.SIGHUP)
+	defer signal.Stop(a.hup)
 	if err := a.prepare(listen, stderr); err != nil {
 		return err
 	}
