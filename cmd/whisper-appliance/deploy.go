@@ -3,7 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"syscall"
 
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/paths"
@@ -14,8 +17,8 @@ import (
 // site is the appliance of this machine, for whoever changes what serves on it.
 type site struct {
 	slots *slot.Slots
-	swap  *slot.Switch // nil where nothing runs that could be switched
-	idle  string       // why not
+	swap  *slot.Switch // nil without systemd
+	idle  string       // why no server is to be started, "" where one may be
 	tell  func(step, text string)
 }
 
@@ -48,9 +51,7 @@ func (a *app) site(ctx context.Context, slots *slot.Slots) (s *site, done func()
 		done()
 		return nil, nil, cmp.Or(err, fmt.Errorf("systemd lists %d units, not the server's two", len(units)))
 	}
-	if s.idle = whyIdle(units[0], units[1]); s.idle == "" {
-		s.swap = a.swap(slots, bus, s.tell)
-	}
+	s.idle, s.swap = whyIdle(units[0], units[1]), a.swap(slots, bus, s.tell)
 	return s, done, nil
 }
 
@@ -73,6 +74,7 @@ func (a *app) swap(slots *slot.Slots, bus *systemd.Bus, tell func(step, text str
 	return &slot.Switch{
 		Slots: slots, Units: busUnits{bus}, Service: systemd.Service, Run: a.paths.Run, Socket: a.paths.APISocket,
 		Next:     func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
+		Engine:   systemd.EngineService,
 		Smoke:    (&switchSmoke{serving: a.paths.APISocket, full: transcribes}).ask,
 		Proc:     paths.MachineAt("").Proc,
 		Progress: tell,
@@ -92,7 +94,7 @@ func (s *site) deploy(ctx context.Context, from string) (deployed, error) {
 	}
 	d := deployed{}
 	if d.Slot, d.Placed, err = s.place(ctx, from, m); err != nil {
-		return d, err
+		return d, inTime(ctx, err)
 	}
 	if err := s.serve(ctx, &d); err != nil {
 		return d, err
@@ -114,6 +116,11 @@ func (s *site) place(ctx context.Context, from string, m slot.Manifest) (name st
 	}
 	if s.holds(ctx, name, m) {
 		return name, false, nil
+	}
+	if s.swap != nil {
+		if err := s.swap.Vacate(ctx, name); err != nil {
+			return name, false, err
+		}
 	}
 	s.tell("place", fmt.Sprintf("release %s, %s, into slot %s", m.Version, fault.Bytes(m.Size()), name))
 	_, err = s.slots.Place(ctx, from, name, nil)
@@ -140,36 +147,42 @@ func (s *site) serve(ctx context.Context, d *deployed) (err error) {
 		return err
 	}
 	d.Version, d.Commit = m.Version, m.Commit
-	if s.swap == nil {
+	if s.idle != "" {
 		d.Idle, d.Already = s.idle, d.Before == d.Slot
 		return s.slots.Activate(d.Slot)
 	}
 	out, err := s.swap.To(ctx, d.Slot)
 	d.Already, d.Running = out.Already, err == nil
-	return err
+	return inTime(ctx, err)
 }
 
-// notYet refuses a first installation where a server runs, and keeps another
-// from starting one.
-func (s *site) notYet(ctx context.Context) error {
-	if s.swap == nil {
-		return nil
-	}
-	st, err := s.swap.Units.State(ctx, s.swap.Service)
-	if err != nil {
+// tooSlow is the code of a change that ran out of time before it switched.
+const tooSlow = "too_slow"
+
+// inTime words what ended because ctx ran out of time. What a switch ended with
+// says more.
+func inTime(ctx context.Context, err error) error {
+	var f *fault.Error
+	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.As(err, &f) && switchEnded(f) {
 		return err
 	}
-	if st.Active != "inactive" && st.Active != "failed" {
-		return fault.New(fault.Conflict, "already_running", "the appliance runs already: this is no first installation").
-			On("first").Try("`%s slot deploy` switches the running one", program)
-	}
-	s.swap, s.idle = nil, "it is not started yet"
-	return nil
+	return fault.New(fault.Unavailable, tooSlow, "there was not enough time (%v): nothing was switched, and the release before serves on", context.Cause(ctx)).
+		Because(err).Try("give it more, as by --within 10m, and try again")
 }
 
+// switchEnded tells whether f says what serves after a switch: it is the
+// outcome, though somebody cancelled the switch when it could not be any more.
+func switchEnded(f *fault.Error) bool {
+	return slices.Contains([]string{slot.CandidateFailed, slot.RolledBack, slot.NotServing, tooSlow}, f.Code)
+}
+
+// printDeployed says what serves. That nobody reads it changes nothing of it.
 func (a *app) printDeployed(d deployed) error {
 	if a.jsonOut {
-		return a.printJSON(d)
+		if err := a.printJSON(d); !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.EIO) {
+			return err
+		}
+		return nil
 	}
 	switch {
 	case d.Already && d.Running:

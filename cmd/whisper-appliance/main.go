@@ -55,11 +55,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if ctx.Err() != nil && err != nil {
-		err = fault.New(fault.Canceled, "canceled", "cancelled")
+	return a.exitCode(outcome(ctx, root.ExecuteContext(ctx)))
+}
+
+// outcome is how a command ended: cancelled where somebody did so, unless it was
+// too late for that.
+func outcome(ctx context.Context, err error) error {
+	var f *fault.Error
+	if err == nil || ctx.Err() == nil || errors.As(err, &f) && switchEnded(f) {
+		return err
 	}
-	return a.exitCode(err)
+	return fault.New(fault.Canceled, "canceled", "cancelled")
 }
 
 // rootCommand is the whole tree.
@@ -94,6 +100,14 @@ func usage(c *cobra.Command, err error) error {
 	return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 }
 
+// exitAs is an error whose exit code is not its kind's.
+type exitAs struct {
+	error
+	code int
+}
+
+func (e exitAs) Unwrap() error { return e.error }
+
 // exitCode is the one place where errors become exit codes and final words.
 func (a *app) exitCode(err error) int {
 	if err == nil {
@@ -111,6 +125,9 @@ func (a *app) exitCode(err error) int {
 		if hint := fault.Hint(err); hint != "" {
 			fmt.Fprintf(a.errOut, "try: %s\n", hint)
 		}
+	}
+	if as, ok := errors.AsType[exitAs](err); ok {
+		return as.code
 	}
 	if !errors.As(err, &f) {
 		if errors.As(err, new(usageError)) || isCobraUsage(err) {

@@ -4,18 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
-	"net/http"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/slot"
@@ -99,6 +100,7 @@ type standing struct {
 	proc  string
 	state map[string]slot.State
 	fail  error
+	stays string // a unit that does not stop
 	did   []string
 }
 
@@ -125,6 +127,9 @@ func (u *standing) Start(_ context.Context, unit string) error {
 }
 func (u *standing) Restart(ctx context.Context, unit string) error { return u.Start(ctx, unit) }
 func (u *standing) Stop(_ context.Context, unit string) error {
+	if unit == u.stays {
+		return errors.New("it does not stop")
+	}
 	u.state[unit] = slot.State{Active: "inactive"}
 	return nil
 }
@@ -139,10 +144,11 @@ func (u *standing) State(_ context.Context, unit string) (slot.State, error) {
 // live gives the bench a systemd.
 func (b *slotBench) live(t *testing.T) *standing {
 	u := &standing{slots: b.site.slots, proc: t.TempDir(), state: map[string]slot.State{}}
-	b.site.swap = &slot.Switch{
+	b.site.idle, b.site.swap = "", &slot.Switch{
 		Slots: b.site.slots, Units: u, Service: "server", Proc: u.proc, Settle: 60 * time.Millisecond,
-		Next:  func(name string) (string, string) { return "next-" + name, "door-" + name },
-		Smoke: func(context.Context, string) error { return nil },
+		Next:   func(name string) (string, string) { return "next-" + name, "door-" + name },
+		Engine: func(name string) string { return "engine-" + name },
+		Smoke:  func(context.Context, string) error { return nil },
 	}
 	return u
 }
@@ -221,20 +227,145 @@ func TestDeployMendsBitRot(t *testing.T) {
 	b.wantServing(t, "b", "9.0.0+dev")
 }
 
-func TestDeployFirst(t *testing.T) {
+// TestDeployStopsTheEngineLeftBehind: the tree that it runs from is about to go,
+// also where no server is to be started.
+func TestDeployStopsTheEngineLeftBehind(t *testing.T) {
+	for _, idle := range []string{"", "the appliance is stopped"} {
+		b := newSlotBench(t)
+		u := b.live(t)
+		if _, err := b.site.deploy(t.Context(), b.paths.Golden); err != nil {
+			t.Fatal(err)
+		}
+		b.site.idle = idle
+		old := slot.State{Active: "active", PID: 99, Invocation: "old"}
+		u.state["engine-a"], u.state["engine-b"] = old, old
+		var first []string
+		b.site.tell = func(step, _ string) { first = append(first, step+", engine "+u.state["engine-b"].Active) }
+		writeRelease(t, b.paths.Golden, "9.1.0+dev")
+		if _, err := b.site.deploy(t.Context(), b.paths.Golden); err != nil {
+			t.Fatal(err)
+		}
+		if len(first) != 1 || first[0] != "place, engine inactive" || u.state["engine-a"] != old {
+			t.Errorf("idle %q: told %q; the other engine is %+v", idle, first, u.state["engine-a"])
+		}
+		u.state["engine-a"], u.stays = old, "engine-a"
+		writeRelease(t, b.paths.Golden, "9.2.0+dev")
+		if _, err := b.site.deploy(t.Context(), b.paths.Golden); err == nil || !strings.Contains(err.Error(), "engine of slot a") {
+			t.Errorf("idle %q: an engine that does not stop: %v", idle, err)
+		}
+		b.wantServing(t, "b", "9.1.0+dev")
+	}
+}
+
+// TestOutOfTime: a deployment has as long as it was given.
+func TestOutOfTime(t *testing.T) {
 	b := newSlotBench(t)
-	u := b.live(t)
-	if err := b.site.notYet(t.Context()); err != nil || b.site.swap != nil {
-		t.Errorf("nothing runs: %v", err)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Nanosecond, errors.New("it took more than 90s"))
+	defer cancel()
+	<-ctx.Done()
+	_, err := b.site.deploy(ctx, b.paths.Golden)
+	if code := b.exitCode(slotExit(err)); code != exitUnavailable || !strings.Contains(err.Error(), "more than 90s") || !strings.Contains(fault.Hint(err), "--within") {
+		t.Errorf("exit code %d, %v", code, err)
 	}
-	got, err := b.site.deploy(t.Context(), b.paths.Golden)
-	if err != nil || got.Running || got.Idle == "" || len(u.did) != 0 {
-		t.Errorf("%+v, %v, started %v", got, err, u.did)
+	if serving, err := b.site.slots.Serving(); serving != "" || err != nil {
+		t.Errorf("slot %q serves, %v", serving, err)
 	}
-	u = b.live(t)
-	u.state["server"] = slot.State{Active: "active", PID: 1}
-	if err := b.site.notYet(t.Context()); fault.KindOf(err) != fault.Conflict || fault.Hint(err) == "" {
-		t.Errorf("a server runs: %v", err)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.site.deploy(canceled, b.paths.Golden); !errors.Is(err, context.Canceled) || fault.KindOf(err) != fault.Internal {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestSlotExitCodes: what postinst tells apart.
+func TestSlotExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitOK},
+		{fault.New(fault.Unavailable, slot.CandidateFailed, "x").Because(fault.New(fault.Busy, "y", "y")), exitUnavailable},
+		{fault.New(fault.Unavailable, slot.RolledBack, "x"), exitUnavailable},
+		{fault.New(fault.Unavailable, tooSlow, "x"), exitUnavailable},
+		{fault.New(fault.Unavailable, slot.NotServing, "x"), exitError},
+		{fmt.Errorf("step: %w", fault.New(fault.Unavailable, "no_systemd", "x")), exitError},
+		{fault.New(fault.Conflict, "bad_link", "x"), exitError},
+		{fault.New(fault.Busy, "slots_busy", "x"), exitBusy},
+		{fault.New(fault.Busy, "trial_running", "x"), exitBusy},
+		{fault.New(fault.NoSpace, "disk_full", "x"), exitNoSpace},
+		{errors.New("x"), exitError},
+	} {
+		b := newBench(t)
+		if got := b.exitCode(slotExit(tt.err)); got != tt.want {
+			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)
+		}
+		if tt.err != nil && !strings.Contains(b.errOut.String(), tt.err.Error()) {
+			t.Errorf("%v: printed %q", tt.err, b.errOut.String())
+		}
+	}
+}
+
+// TestWhatACancelledCommandSays: a switch that could not be cancelled any more
+// says how it ended.
+func TestWhatACancelledCommandSays(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := outcome(ctx, io.EOF); err != io.EOF {
+		t.Errorf("not cancelled: %v", err)
+	}
+	cancel()
+	if err := outcome(ctx, nil); err != nil {
+		t.Errorf("nothing failed: %v", err)
+	}
+	if err := outcome(ctx, io.EOF); fault.KindOf(err) != fault.Canceled {
+		t.Errorf("cancelled: %v", err)
+	}
+	ended := exitAs{fault.New(fault.Unavailable, slot.NotServing, "x"), exitError}
+	if err := outcome(ctx, ended); err != error(ended) {
+		t.Errorf("ended: %v", err)
+	}
+}
+
+// hungUp sends a hang-up to its own process with each thing that is written.
+type hungUp struct{ io.Writer }
+
+func (w hungUp) Write(p []byte) (int, error) {
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(p)
+}
+
+// TestNobodyIsThere: a change of slots goes on without its terminal, and though
+// nobody reads what it writes.
+func TestNobodyIsThere(t *testing.T) {
+	if os.Geteuid() != 0 || systemd.Booted("") {
+		t.Skip("it deploys as root, and would switch this machine's own appliance")
+	}
+	if marks := os.Getenv("SLOT_TEST_DONE"); marks != "" {
+		b := newSlotBench(t)
+		b.jsonOut, b.app.out, b.app.errOut = true, hungUp{os.Stdout}, hungUp{os.Stderr}
+		err := b.changeSlots(t.Context(), "slot deploy", time.Minute, func(ctx context.Context, s *site) error {
+			d, err := s.deploy(ctx, b.paths.Golden)
+			return errors.Join(err, b.printDeployed(d))
+		})
+		code := b.exitCode(err)
+		os.WriteFile(marks, []byte(strings.TrimSpace(strings.Repeat("done ", 1-code))), 0o600) //nolint:errcheck // the parent reads it
+		os.Exit(code)
+	}
+	done := filepath.Join(t.TempDir(), "done")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	c := exec.Command(os.Args[0], "-test.run=^TestNobodyIsThere$")
+	c.Env = append(os.Environ(), "SLOT_TEST_DONE="+done)
+	c.Stdout, c.Stderr = w, w
+	if err := errors.Join(c.Run(), w.Close()); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if said, err := os.ReadFile(done); err != nil || string(said) != "done" {
+		t.Errorf("%q, %v", said, err)
 	}
 }
 
@@ -278,6 +409,17 @@ func TestSlotCommands(t *testing.T) {
 		}
 	}
 	release()
+	for line, code := range map[string]int{
+		"slot switch golden": exitData, "slot switch c": exitData, "slot deploy --within 0s": exitUsage, "slot switch a --within -1s": exitUsage,
+	} {
+		_, err := b.command(line)
+		if got := b.exitCode(err); got != code {
+			t.Errorf("%s: exit code %d, %v", line, got, err)
+		}
+		if words := fmt.Sprint(err) + fault.Hint(err); line == "slot switch golden" && (!strings.Contains(words, "package's own") || !strings.Contains(words, "slot deploy")) {
+			t.Errorf("%s: %s", line, words)
+		}
+	}
 	b.paths.Slots = ""
 	for _, line := range []string{"slot list", "slot deploy", "slot switch a"} {
 		if _, err := b.command(line); fault.KindOf(err) != fault.NotFound {
@@ -338,58 +480,5 @@ func TestVerifyCommand(t *testing.T) {
 	b.paths.SlotName = "a"
 	if out, _ := b.command("verify golden"); strings.Contains(out, "service") {
 		t.Errorf("a slot's program looks at the package:\n%s", out)
-	}
-}
-
-// answers is a server behind a socket that answers with what is given by path.
-func answers(t *testing.T, readyz int, states ...component.State) string {
-	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/livez", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(readyz) })
-	mux.HandleFunc("/api/v1/components", func(w http.ResponseWriter, _ *http.Request) {
-		json.NewEncoder(w).Encode(map[string]any{"components": states}) //nolint:errcheck // the test reads it
-	})
-	srv := &http.Server{Handler: mux}
-	go srv.Serve(l) //nolint:errcheck // ends with Close
-	t.Cleanup(func() { srv.Close() })
-	return socket
-}
-
-func TestSwitchSmoke(t *testing.T) {
-	state := func(name string, s component.Status) component.State {
-		return component.State{Name: name, Status: s, Error: "why " + name}
-	}
-	failing := func(name string) component.State { return state(name, component.Failed) }
-	none := filepath.Join(t.TempDir(), "none")
-	for _, tt := range []struct {
-		name, before, socket, word string
-	}{
-		{"well", none, answers(t, 200, state("engine", component.OK)), ""},
-		{"nobody there", none, none, "/livez"},
-		{"no model", none, answers(t, 503, failing("models"), state("engine", component.Waiting)), ""},
-		{"a part fails", none, answers(t, 503, failing("engine")), "engine: why engine"},
-		{"a part fails beside the model", none, answers(t, 503, failing("models"), failing("engine")), "engine"},
-		{"as before", answers(t, 503, failing("engine")), answers(t, 503, failing("engine")), ""},
-		{"another than before", answers(t, 503, failing("decoder")), answers(t, 503, failing("engine")), "engine"},
-		{"ready in spite of it", none, answers(t, 200, failing("engine")), ""},
-		{"not ready and says not why", none, answers(t, 503), "/readyz: status 503"},
-		{"no such page", none, answers(t, 404), "status 404"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			err := (&switchSmoke{serving: tt.before}).ask(t.Context(), tt.socket)
-			if (err == nil) != (tt.word == "") || err != nil && !strings.Contains(err.Error(), tt.word) {
-				t.Errorf("error %v, want %q", err, tt.word)
-			}
-		})
-	}
-	alone := answers(t, 503, failing("engine"))
-	if err := (&switchSmoke{serving: alone}).ask(t.Context(), alone); err != nil {
-		t.Errorf("with nobody to compare with: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package slot
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,15 +38,14 @@ type State struct {
 	Invocation string // another for every start; "" for a unit that never ran
 }
 
+// up tells whether the unit has a process, or will have one by itself.
+func (st State) up() bool { return st.Active != "inactive" && st.Active != "failed" }
+
 // attest waits until the unit runs the server of the slot name, which holds m,
 // in an invocation other than before, and gives up after s.Settle.
 func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, before string) error {
 	s.tell(StepAttest, unit)
-	settle := s.Settle
-	if settle == 0 {
-		settle = defaultSettle
-	}
-	patience, cancel := context.WithTimeout(ctx, settle)
+	patience, cancel := context.WithTimeout(ctx, cmp.Or(s.Settle, defaultSettle))
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

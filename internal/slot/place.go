@@ -19,8 +19,11 @@ func (s *Slots) trash() string   { return filepath.Join(filepath.Dir(s.Dir), ".t
 // Place copies the release in from to the slot name, in place of what it holds.
 // When it returns nil the slot holds every byte of the manifest, read back from
 // the disk, and so it does after a power cut. On an error the slot is what it
-// was, or this whole release where only the last sync failed. A slot that one of the links names is refused, unless it is not there.
-// progress is told of the bytes that were copied and read back; it may be nil.
+// was; or this whole release, where what failed came after it got its name: a
+// sync, without which a power cut may take it back, or the removal of what was
+// there before. A slot that one of the links names is refused, unless it is not
+// there. progress is told of the bytes that were copied and read back; it may be
+// nil.
 func (s *Slots) Place(ctx context.Context, from, name string, progress func(done, total int64)) (Manifest, error) {
 	if err := s.placeable(name); err != nil {
 		return Manifest{}, err

@@ -37,6 +37,12 @@ type Slots struct {
 	Owned bool
 }
 
+// Of are the slots of an installed appliance: the directory that holds them, the
+// two links, and the package's release.
+func Of(dir, current, stable, golden string) *Slots {
+	return &Slots{Dir: dir, Current: current, Stable: stable, Golden: golden, Owned: true}
+}
+
 // Path is the directory of the slot name.
 func (s *Slots) Path(name string) string { return filepath.Join(s.Dir, name) }
 

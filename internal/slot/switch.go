@@ -1,6 +1,7 @@
 package slot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,16 +13,31 @@ import (
 )
 
 const (
-	defaultSettle = 5 * time.Second
-	// jobLimit bounds one job of systemd's: a drain, the gate's pause and a
-	// start, each of which systemd bounds more closely. Every job has its own,
-	// so that one that hangs leaves time for the way back.
-	jobLimit   = 4 * time.Minute
-	smokeLimit = time.Minute
+	defaultSettle  = 5 * time.Second
+	defaultPatient = time.Minute
+
+	// Within is how long a switch may take where the caller's context has no
+	// deadline: a start and a drain, each of which systemd bounds more closely.
+	Within = 4 * time.Minute
+	// backLimit is the way back's alone, whatever the way there has used up: to
+	// stop what does not want to, and to start what ran before.
+	backLimit = 90 * time.Second
+	// stopLimit bounds one stop, a drain among them.
+	stopLimit = 90 * time.Second
 )
 
-// errNotServing marks the end of a switch after which the server does not run.
-var errNotServing = errors.New("the server does not run")
+// The codes of the faults that a switch ends with, once it has tried.
+const (
+	CandidateFailed = "candidate_failed" // the link never moved: what served before serves
+	RolledBack      = "rolled_back"      // it moved, and is back: what served before serves again
+	NotServing      = "not_serving"      // nothing came up
+)
+
+var (
+	// errNotServing marks the end of a switch after which the server does not run.
+	errNotServing = errors.New("the server does not run")
+	errOutOfTime  = errors.New("the time for it was over")
+)
 
 // The steps of a switch, as Progress names them.
 const (
@@ -31,7 +47,7 @@ const (
 	StepSmoke    = "smoke"    // it answers
 	StepActivate = "activate" // the link
 	StepRestart  = "restart"  // the server, through the link
-	StepStop     = "stop"     // the candidate: the server has taken over
+	StepStop     = "stop"     // what is to run no longer: a candidate, an engine
 	StepRollback = "rollback"
 )
 
@@ -44,12 +60,14 @@ type Switch struct {
 
 	Service string                                    // unit of the server
 	Next    func(slot string) (service, door string)  // units of a slot's candidate, and of the socket where it alone is asked
+	Engine  func(slot string) string                  // unit of a slot's engine
 	Run     string                                    // directory of sockets
 	Socket  string                                    // the server's own, on this machine
 	Smoke   func(ctx context.Context, s string) error // asks the server behind a socket whether it serves
 	Proc    string                                    // the proc file system
 
 	Settle   time.Duration           // how long a started server may take to run the right program; 0 = 5 s
+	Patience time.Duration           // how long it may take to pass Smoke; 0 = 1 min
 	Progress func(step, text string) // may be nil
 }
 
@@ -64,9 +82,13 @@ type Outcome struct {
 // To makes the slot name serve. Until the link moves a failure, or the end of
 // ctx, leaves everything as it was; from then on it goes through: to the new
 // slot, or back to the old one where that does not come up, which is an error
-// too. A server that does not run is started. The caller holds Lock. Where an
-// earlier run was killed at any point, To goes on from what it finds.
+// too. The deadline of ctx, or else Within, bounds the way to the new slot; the
+// way back has 90 s of its own. A server that does not run is started. The
+// caller holds Lock. Where an earlier run was killed at any point, To goes on
+// from what it finds.
 func (s *Switch) To(ctx context.Context, name string) (Outcome, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	out := Outcome{To: name}
 	m, err := s.plan(ctx, &out)
 	if err != nil {
@@ -76,11 +98,11 @@ func (s *Switch) To(ctx context.Context, name string) (Outcome, error) {
 	if err != nil {
 		return out, fmt.Errorf("switch to slot %s: %w", name, err)
 	}
-	if st.Active == "inactive" || st.Active == "failed" {
+	if !st.up() {
 		return out, s.cold(ctx, out, m)
 	}
 	if out.Already = out.From == name && s.attestOnce(ctx, s.Service, name, m, "") == nil; out.Already {
-		s.retire(ctx, name)
+		s.retire(ctx)
 		return out, nil
 	}
 	out.Overlapped = true
@@ -108,20 +130,35 @@ func (s *Switch) plan(ctx context.Context, out *Outcome) (Manifest, error) {
 	return m, m.Fits()
 }
 
+// bounded is ctx with a deadline.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, set := ctx.Deadline(); set {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, Within, errOutOfTime)
+}
+
+// inevitable is ctx once the link is to move: it keeps its deadline, and nobody
+// can cancel it any more.
+func inevitable(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, _ := ctx.Deadline()
+	return context.WithDeadlineCause(context.WithoutCancel(ctx), deadline, errOutOfTime)
+}
+
 // overlapped switches under load.
 func (s *Switch) overlapped(ctx context.Context, out Outcome, m Manifest, serving string) error {
-	err := s.candidate(ctx, out.To, m)
+	err := s.candidate(ctx, out, m)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	// From here on it goes through.
-	ctx = context.WithoutCancel(ctx)
 	if err != nil {
-		s.retire(ctx, out.To)
-		return s.refused(out, err)
+		s.retire(ctx)
+		return s.refused(ctx, out, err)
 	}
-	if err = s.takeOver(ctx, out, m, serving); !errors.Is(err, errNotServing) {
-		s.retire(ctx, out.To) // else it is all that still answers
+	through, cancel := inevitable(ctx)
+	defer cancel()
+	if err = s.takeOver(through, out, m, serving); !errors.Is(err, errNotServing) {
+		s.retire(through) // else it is all that still answers
 	}
 	return err
 }
@@ -133,7 +170,7 @@ func (s *Switch) takeOver(ctx context.Context, out Outcome, m Manifest, serving 
 		return s.rollback(ctx, out, serving, err)
 	}
 	s.tell(StepRestart, s.Service+" through the link")
-	hint := job(ctx, s.Units.Restart, s.Service)
+	hint := s.Units.Restart(ctx, s.Service)
 	faultpoint.Here("slot.restarted")
 	if err := s.attest(ctx, s.Service, out.To, m, serving); err != nil {
 		return s.rollback(ctx, out, serving, errors.Join(hint, err))
@@ -143,39 +180,43 @@ func (s *Switch) takeOver(ctx context.Context, out Outcome, m Manifest, serving 
 
 // candidate starts the slot's server beside the one that serves and looks
 // closely at it.
-func (s *Switch) candidate(ctx context.Context, name string, m Manifest) error {
-	unit, _ := s.Next(name)
-	s.retire(ctx, name)            // what a killed run left
+func (s *Switch) candidate(ctx context.Context, out Outcome, m Manifest) error {
+	unit, _ := s.Next(out.To)
+	s.retire(ctx) // what a killed run left
+	if err := s.Vacate(ctx, out.To); err != nil {
+		return err
+	}
 	s.Units.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
 	before := s.invocation(ctx, unit)
 	s.tell(StepStart, unit)
-	if err := job(ctx, s.Units.Start, unit); err != nil {
+	if err := s.Units.Start(ctx, unit); err != nil {
 		return fmt.Errorf("start %s: %w", unit, err)
 	}
 	faultpoint.Here("slot.overlapped")
-	if err := s.attest(ctx, unit, name, m, before); err != nil {
+	if err := s.attest(ctx, unit, out.To, m, before); err != nil {
 		return err
 	}
-	s.tell(StepSmoke, unit)
-	if err := s.ask(ctx, s.door(name)); err != nil {
-		return fmt.Errorf("smoke %s: %w", unit, err)
+	if err := s.ask(ctx, unit, s.door(out.To)); err != nil {
+		return err
 	}
 	faultpoint.Here("slot.smoked")
 	return nil
 }
 
-// job does one thing to one unit, within jobLimit.
-func job(ctx context.Context, do func(ctx context.Context, unit string) error, unit string) error {
-	ctx, cancel := context.WithTimeout(ctx, jobLimit)
+// ask is Smoke of the unit behind a socket, within Patience.
+func (s *Switch) ask(ctx context.Context, unit, socket string) error {
+	s.tell(StepSmoke, unit)
+	patience := cmp.Or(s.Patience, defaultPatient)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return do(ctx, unit)
-}
-
-// ask is Smoke within smokeLimit.
-func (s *Switch) ask(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, smokeLimit)
-	defer cancel()
-	return s.Smoke(ctx, socket)
+	err := s.Smoke(limited, socket)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("it did not pass within %v: %w", patience, err)
+	}
+	if err != nil {
+		return fmt.Errorf("smoke %s: %w", unit, err)
+	}
+	return nil
 }
 
 // door is where the candidate alone is asked.
@@ -187,8 +228,12 @@ func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	ctx = context.WithoutCancel(ctx)
-	s.retire(ctx, out.To)
+	ctx, cancel := inevitable(ctx)
+	defer cancel()
+	s.retire(ctx)
+	if err := s.Vacate(ctx, out.To); err != nil {
+		return fmt.Errorf("switch to slot %s: %w", out.To, err)
+	}
 	before := s.invocation(ctx, s.Service)
 	s.tell(StepActivate, "current names slot "+out.To)
 	if err := s.Slots.Activate(out.To); err != nil {
@@ -196,13 +241,12 @@ func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 	}
 	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
 	s.tell(StepStart, s.Service)
-	hint := job(ctx, s.Units.Start, s.Service)
+	hint := s.Units.Start(ctx, s.Service)
 	if err := s.attest(ctx, s.Service, out.To, m, before); err != nil {
 		return s.rollback(ctx, out, before, errors.Join(hint, err))
 	}
-	s.tell(StepSmoke, s.Service)
-	if err := s.ask(ctx, s.Socket); err != nil {
-		return s.rollback(ctx, out, before, fmt.Errorf("smoke %s: %w", s.Service, err))
+	if err := s.ask(ctx, s.Service, s.Socket); err != nil {
+		return s.rollback(ctx, out, before, err)
 	}
 	return nil
 }
@@ -210,6 +254,8 @@ func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 // rollback is the undo of Activate: the link back, and the server with it where
 // it does not run the old slot's program as it stands. cause is why.
 func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause error) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), backLimit, errOutOfTime)
+	defer cancel()
 	from, m, err := s.wayBack(ctx, out)
 	if err != nil {
 		return s.stuck(out, errors.Join(cause, err))
@@ -224,7 +270,7 @@ func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause
 	}
 	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
 	s.tell(StepRestart, s.Service+" through the link")
-	hint := job(ctx, s.Units.Restart, s.Service)
+	hint := s.Units.Restart(ctx, s.Service)
 	if err := s.attest(ctx, s.Service, from, m, before); err != nil {
 		return s.stuck(out, errors.Join(cause, hint, err))
 	}
@@ -253,20 +299,54 @@ func (s *Switch) wayBack(ctx context.Context, out Outcome) (string, Manifest, er
 	return "", Manifest{}, fmt.Errorf("no way back: %w", errors.Join(append(errs, errors.New("no other slot is whole"))...))
 }
 
-// retire stops the candidate and its socket: it is started by nobody but a
-// switch. One that does not go leaves two servers on one socket, which serve: it
-// is told, and no reason to undo anything.
-func (s *Switch) retire(ctx context.Context, name string) {
-	unit, door := s.Next(name)
-	for _, u := range []string{unit, door} {
-		if st, err := s.Units.State(ctx, u); err == nil && st.Active == "inactive" {
-			continue
-		}
-		s.tell(StepStop, u)
-		if err := job(ctx, s.Units.Stop, u); err != nil {
-			s.tell(StepStop, fmt.Sprintf("%s does not stop: %v", u, err))
+// retire stops the candidates of all slots, and their sockets: they are started
+// by nobody but a switch, and one to another slot may have been killed. One that
+// does not go leaves two servers on one socket, which serve: it is told, and no
+// reason to undo anything. It is done though ctx has ended.
+func (s *Switch) retire(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for _, name := range names() {
+		unit, door := s.Next(name)
+		for _, u := range []string{unit, door} {
+			if st, err := s.Units.State(ctx, u); err == nil && st.Active == "inactive" {
+				continue
+			}
+			if err := s.stop(ctx, u); err != nil {
+				s.tell(StepStop, fmt.Sprintf("%s does not stop: %v", u, err))
+			}
 		}
 	}
+}
+
+func (s *Switch) stop(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	s.tell(StepStop, unit)
+	return s.Units.Stop(ctx, unit)
+}
+
+// Vacate stops the engine of a slot. One that still idles holds the engine's
+// socket, and the tree it was started from though that has been replaced: the
+// slot's next server would be served by the release before. It is called before
+// a slot's tree is replaced; To does so before it starts anything. The engine of
+// the slot that serves is left alone.
+func (s *Switch) Vacate(ctx context.Context, name string) error {
+	serving, err := s.Slots.Serving()
+	if err != nil || serving == name {
+		return err
+	}
+	unit := s.Engine(name)
+	was, err := s.Units.State(ctx, unit)
+	if err == nil && !was.up() {
+		return nil
+	}
+	hint := s.stop(ctx, unit)
+	is, err := s.Units.State(ctx, unit)
+	if err == nil && (!is.up() || is.Invocation != was.Invocation) {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "engine_stays", "the engine of slot %s, which the release before has left, does not stop", name).
+		Because(errors.Join(hint, err)).Try("`systemctl kill -s KILL %s`, and try again", unit)
 }
 
 // invocation is the unit's last one, "" where there was none or nobody knows.
@@ -284,22 +364,24 @@ func (s *Switch) tell(step, text string) {
 	}
 }
 
-// refused words the end of a switch whose link never moved.
-func (s *Switch) refused(out Outcome, cause error) error {
-	if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
-		return fmt.Errorf("switch to slot %s: %w", out.To, cause)
+// refused words the end of a switch whose link never moved. It is cancelled
+// where the caller has done so: a question to the candidate that ran out of time
+// is the candidate's failure, and so is a deadline that it used up.
+func (s *Switch) refused(ctx context.Context, out Outcome, cause error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("switch to slot %s: %w", out.To, context.Cause(ctx))
 	}
 	unit, _ := s.Next(out.To)
-	return fault.New(fault.Unavailable, "candidate_failed", "slot %s was not switched to: its server does not come up as it should; what served before serves on", out.To).
+	return fault.New(fault.Unavailable, CandidateFailed, "slot %s was not switched to: its server does not come up as it should; the release before serves on", out.To).
 		Because(cause).Try("`journalctl -u %s -n 50` says why", unit)
 }
 
 func (s *Switch) rolledBack(out Outcome, from string, cause error) error {
-	return fault.New(fault.Unavailable, "rolled_back", "slot %s did not take over; slot %s serves again", out.To, from).
+	return fault.New(fault.Unavailable, RolledBack, "slot %s did not take over; slot %s serves again", out.To, from).
 		Because(cause).Try("`journalctl -u %s -n 100` says why", s.Service)
 }
 
 func (s *Switch) stuck(out Outcome, cause error) error {
-	return fault.New(fault.Unavailable, "not_serving", "slot %s did not take over, and there is no way back that serves", out.To).
+	return fault.New(fault.Unavailable, NotServing, "slot %s did not take over, and there is no way back that serves", out.To).
 		Because(errors.Join(errNotServing, cause)).Try("`journalctl -u %s -n 100` says why; `whisper-appliance slot list` shows what there is", s.Service)
 }

@@ -27,6 +27,7 @@ type machine struct {
 	pids   int
 	did    []string          // "start next-b", …, what changed something
 	fail   map[string]error  // what Start, Restart, … of a unit answer, by "verb unit"
+	hangs  map[string]bool   // "verb unit"s that never end, once
 	broken map[string]bool   // units that never become active, by unit or "unit of slot"
 	wrong  map[string]bool   // units that run another program
 	smoke  map[string]error  // by socket's base name
@@ -34,13 +35,22 @@ type machine struct {
 }
 
 func newMachine(t *testing.T) (*machine, *Switch) {
-	s := twoSlots(t)
-	m := &machine{t: t, slots: s, proc: t.TempDir(), units: map[string]State{}, fail: map[string]error{}, broken: map[string]bool{},
-		wrong: map[string]bool{}, smoke: map[string]error{}, after: map[string]func(){}}
+	m := machineOf(t, twoSlots(t), t.TempDir())
 	m.launch(server)
-	return m, &Switch{
-		Slots: s, Units: m, Service: server, Run: "run", Socket: "api.sock", Proc: m.proc, Settle: 70 * time.Millisecond,
-		Next: func(slot string) (string, string) { return "next-" + slot, "door-" + slot },
+	return m, m.swap()
+}
+
+// machineOf is a machine on which nothing runs yet.
+func machineOf(t *testing.T, s *Slots, proc string) *machine {
+	return &machine{t: t, slots: s, proc: proc, units: map[string]State{}, fail: map[string]error{}, hangs: map[string]bool{}, broken: map[string]bool{},
+		wrong: map[string]bool{}, smoke: map[string]error{}, after: map[string]func(){}}
+}
+
+func (m *machine) swap() *Switch {
+	return &Switch{
+		Slots: m.slots, Units: m, Service: server, Run: "run", Socket: "api.sock", Proc: m.proc, Settle: 70 * time.Millisecond,
+		Next:   func(slot string) (string, string) { return "next-" + slot, "door-" + slot },
+		Engine: func(slot string) string { return "engine-" + slot },
 		Smoke: func(_ context.Context, socket string) error {
 			m.did = append(m.did, "smoke "+filepath.Base(socket))
 			return m.smoke[filepath.Base(socket)]
@@ -82,6 +92,11 @@ func (m *machine) do(ctx context.Context, verb, unit string, effect func()) erro
 		return err
 	}
 	m.did = append(m.did, verb+" "+unit)
+	if m.hangs[verb+" "+unit] {
+		delete(m.hangs, verb+" "+unit)
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	effect()
 	if f := m.after[verb+" "+unit]; f != nil {
 		f()
@@ -222,12 +237,115 @@ func TestSwitchFails(t *testing.T) {
 	}
 }
 
+// TestSwitchStopsTheEngineLeftBehind: an engine that still idles in the slot
+// that is switched to is the one of the release before.
+func TestSwitchStopsTheEngineLeftBehind(t *testing.T) {
+	old := State{"active", 99, "old"}
+	for _, tt := range []struct {
+		name  string
+		leave func(m *machine)
+		did   string // the first of it
+		code  string
+		stays bool // the old engine runs on
+	}{
+		{"it idles", func(*machine) {}, "stop engine-b, start next-b", "", false},
+		{"its job's result is wrong", func(m *machine) { m.fail["stop engine-b"] = errors.New("boom") }, "stop engine-b, start next-b", "", false},
+		{"it waits to be started again", func(m *machine) { m.units["engine-b"] = State{Active: "activating", Invocation: "old"} }, "stop engine-b, start next-b", "", false},
+		{"somebody starts it anew", func(m *machine) {
+			m.after["stop engine-b"] = func() { m.units["engine-b"] = State{"active", 100, "new"} }
+		}, "stop engine-b, start next-b", "", false},
+		{"it has failed", func(m *machine) { m.units["engine-b"] = State{Active: "failed"} }, "start next-b, smoke next-b.sock", "", false},
+		{"it does not stop", func(m *machine) { m.after["stop engine-b"] = func() { m.units["engine-b"] = old } }, "stop engine-b", CandidateFailed, true},
+		{"nothing serves", func(m *machine) { m.units[server] = State{Active: "inactive"} }, "stop engine-b, start " + server, "", false},
+		{"nothing serves, it does not stop", func(m *machine) {
+			m.units[server] = State{Active: "inactive"}
+			m.after["stop engine-b"] = func() { m.units["engine-b"] = old }
+		}, "stop engine-b", "engine_stays", true},
+		{"it serves", func(m *machine) { must(t, m.slots.Activate(B)); m.launch(server) }, "", "", true},
+		{"it serves as soon as a killed run is ended", func(m *machine) { must(t, m.slots.Activate(B)) }, "start next-b", "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, s := newMachine(t)
+			m.units["engine-a"], m.units["engine-b"] = old, old
+			tt.leave(m)
+			_, err := s.To(t.Context(), B)
+			if tt.code == "" {
+				must(t, err)
+			} else {
+				wantCode(t, err, tt.code)
+			}
+			if did := strings.Join(m.did, ", "); !strings.HasPrefix(did, tt.did) || tt.did == "" && did != "" {
+				t.Errorf("did %s; want %s first", did, tt.did)
+			}
+			if m.units["engine-a"] != old || (m.units["engine-b"] == old) != tt.stays {
+				t.Errorf("engines: a %+v, b %+v", m.units["engine-a"], m.units["engine-b"])
+			}
+			if current, _ := serving(t, s.Slots); (current == B) != (tt.code == "") {
+				t.Errorf("current %s after %v", current, err)
+			}
+		})
+	}
+}
+
+// TestSwitchCandidateHangs: that a question ran out of time is its failure, and
+// so is a deadline that it used up; it is nobody's cancelling.
+func TestSwitchCandidateHangs(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		patience time.Duration
+		within   time.Duration
+		hangs    string
+		word     string
+	}{
+		{"in its smoke", 20 * time.Millisecond, time.Minute, "", "did not pass within 20ms"},
+		{"in its smoke, to the deadline", time.Minute, 150 * time.Millisecond, "", "deadline"},
+		{"in its start", time.Minute, 150 * time.Millisecond, "start next-b", "deadline"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, s := newMachine(t)
+			m.hangs[tt.hangs], s.Patience = true, tt.patience
+			s.Smoke = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
+			ctx, cancel := context.WithTimeout(t.Context(), tt.within)
+			defer cancel()
+			_, err := s.To(ctx, B)
+			wantCode(t, err, CandidateFailed)
+			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "the release before serves on") || !strings.Contains(err.Error(), tt.word) {
+				t.Errorf("error %v", err)
+			}
+			if current, _ := serving(t, s.Slots); current != A || m.runs() != A || m.units["next-b"].Active == "active" {
+				t.Errorf("current %s, runs %s, candidate %s", current, m.runs(), m.units["next-b"].Active)
+			}
+		})
+	}
+}
+
+// TestSwitchDeadline: the way back has time though the way there has used up all.
+func TestSwitchDeadline(t *testing.T) {
+	for _, verb := range []string{"restart ", "start "} {
+		m, s := newMachine(t)
+		if verb == "start " {
+			m.units[server] = State{Active: "inactive"}
+		}
+		m.hangs[verb+server] = true
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := s.To(ctx, B)
+		cancel()
+		wantCode(t, err, RolledBack)
+		if current, _ := serving(t, s.Slots); current != A || m.runs() != A || m.units["next-b"].Active == "active" {
+			t.Errorf("%s: current %s, runs %s, candidate %s", verb, current, m.runs(), m.units["next-b"].Active)
+		}
+	}
+}
+
 // TestSwitchCanceled: until the link moves nothing has happened; then it goes through.
 func TestSwitchCanceled(t *testing.T) {
-	for at, goesThrough := range map[string]bool{"start next-b": false, "restart " + server: true} {
+	for at, goesThrough := range map[string]bool{"start next-b": false, "smoke": false, "restart " + server: true} {
 		m, s := newMachine(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		m.after[at] = cancel
+		if at == "smoke" {
+			s.Smoke = func(ctx context.Context, _ string) error { cancel(); <-ctx.Done(); return ctx.Err() }
+		}
 		_, err := s.To(ctx, B)
 		cancel()
 		current, _ := serving(t, s.Slots)
@@ -303,6 +421,17 @@ func TestSwitchGoesOn(t *testing.T) {
 			"stop next-b, stop door-b", Outcome{From: B, To: B, Already: true}},
 		{"after all", func(m *machine, s *Switch) { s.Slots.Activate(B); m.launch(server) },
 			"", Outcome{From: B, To: B, Already: true}},
+		{"with the other slot's candidate running", func(m *machine, _ *Switch) { m.launch("next-a") },
+			"stop next-a, stop door-a, start next-b, smoke next-b.sock, restart server.service, stop next-b, stop door-b", Outcome{From: A, To: B, Overlapped: true}},
+		{"with both", func(m *machine, s *Switch) {
+			m.launch("next-a")
+			m.launch("next-b")
+			s.Slots.Activate(B)
+			m.launch(server)
+		},
+			"stop next-a, stop door-a, stop next-b, stop door-b", Outcome{From: B, To: B, Already: true}},
+		{"with a candidate and no server", func(m *machine, _ *Switch) { m.launch("next-a"); m.units[server] = State{Active: "failed"} },
+			"stop next-a, stop door-a, start server.service, smoke api.sock", Outcome{From: A, To: B}},
 	} {
 		m, s := newMachine(t)
 		tt.leave(m, s)
@@ -310,8 +439,8 @@ func TestSwitchGoesOn(t *testing.T) {
 		if got := strings.Join(m.did, ", "); err != nil || out != tt.out || got != tt.did {
 			t.Errorf("%s: %v, %+v, did %s", tt.name, err, out, got)
 		}
-		if m.runs() != B || m.units["next-b"].Active == "active" {
-			t.Errorf("%s: runs %s, candidate %s", tt.name, m.runs(), m.units["next-b"].Active)
+		if m.runs() != B || m.units["next-a"].Active == "active" || m.units["next-b"].Active == "active" {
+			t.Errorf("%s: runs %s, candidates %s, %s", tt.name, m.runs(), m.units["next-a"].Active, m.units["next-b"].Active)
 		}
 	}
 	// The link had moved, and the new one does not come up: stable is the way back.

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"whisper-appliance/internal/component"
+)
+
+// answers is a server behind a socket that answers with what is given by path.
+func answers(t *testing.T, readyz int, states ...component.State) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/livez", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(readyz) })
+	mux.HandleFunc("/api/v1/components", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(map[string]any{"components": states}) //nolint:errcheck // the test reads it
+	})
+	srv := &http.Server{Handler: mux}
+	go srv.Serve(l) //nolint:errcheck // ends with Close
+	t.Cleanup(func() { srv.Close() })
+	return socket
+}
+
+func TestSwitchSmoke(t *testing.T) {
+	state := func(name string, s component.Status) component.State {
+		return component.State{Name: name, Status: s, Error: "why " + name}
+	}
+	failing := func(name string) component.State { return state(name, component.Failed) }
+	none := filepath.Join(t.TempDir(), "none")
+	for _, tt := range []struct {
+		name, before, socket, word string
+	}{
+		{"well", none, answers(t, 200, state("engine", component.OK)), ""},
+		{"nobody there", none, none, "/livez"},
+		{"no model", none, answers(t, 503, failing("models"), state("engine", component.Waiting)), ""},
+		{"a part fails", none, answers(t, 503, failing("engine")), "engine: why engine"},
+		{"a part fails beside the model", none, answers(t, 503, failing("models"), failing("engine")), "engine"},
+		{"as before", answers(t, 503, failing("engine")), answers(t, 503, failing("engine")), ""},
+		{"another than before", answers(t, 503, failing("decoder")), answers(t, 503, failing("engine")), "engine"},
+		{"ready in spite of it", none, answers(t, 200, failing("engine")), ""},
+		{"not ready and says not why", none, answers(t, 503), "/readyz: status 503"},
+		{"no such page", none, answers(t, 404), "status 404"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := (&switchSmoke{serving: tt.before}).ask(t.Context(), tt.socket)
+			if (err == nil) != (tt.word == "") || err != nil && !strings.Contains(err.Error(), tt.word) {
+				t.Errorf("error %v, want %q", err, tt.word)
+			}
+		})
+	}
+	alone := answers(t, 503, failing("engine"))
+	if err := (&switchSmoke{serving: alone}).ask(t.Context(), alone); err != nil {
+		t.Errorf("with nobody to compare with: %v", err)
+	}
+}
