@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,7 +33,7 @@ func diagnoseCommand(a *app) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.diagnose(c.Context(), output) },
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "`FILE` to write; else one named after machine and time, here")
+	c.Flags().StringVarP(&output, "output", "o", "", "`FILE` to write; else one named after the time, here")
 	a.jsonFlag(c)
 	return c
 }
@@ -44,7 +43,7 @@ func (a *app) diagnose(ctx context.Context, output string) error {
 	host, _ := os.Hostname() //nolint:errcheck // "" is nothing to take out
 	now := time.Now()
 	if output == "" {
-		output = fmt.Sprintf("whisper-appliance-diagnose-%s-%s.tar.gz", host, now.Format("20060102-150405"))
+		output = bundleName(now)
 	}
 	parts, done := a.parts(ctx)
 	defer done()
@@ -59,6 +58,11 @@ func (a *app) diagnose(ctx context.Context, output string) error {
 			Try("name a file in a directory of yours: whisper-appliance diagnose --output FILE")
 	}
 	return a.printBundle(output, entries)
+}
+
+// bundleName tells nothing of the machine: files are sent on by their names.
+func bundleName(now time.Time) string {
+	return "whisper-appliance-diagnose-" + now.Format("20060102-150405") + ".tar.gz"
 }
 
 func (a *app) printBundle(output string, entries []diagnose.Entry) error {
@@ -135,9 +139,6 @@ func (a *app) environment(ctx context.Context) (environment.Environment, error) 
 	return environment.Detect(probe), nil
 }
 
-// mostAnswer bounds one answer of the server.
-const mostAnswer = 4 << 20
-
 // ask is a part's Make: what the server on this machine answers, whatever its
 // status.
 func (a *app) ask(path string) func(ctx context.Context) ([]byte, error) {
@@ -146,18 +147,10 @@ func (a *app) ask(path string) func(ctx context.Context) ([]byte, error) {
 			return nil, errors.Join(err, errors.New("no server answers on this machine"))
 		}
 		client := api.OverSocket(a.paths.APISocket)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, client.Base+path, nil)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := client.HTTP.Do(req)
-		if err != nil {
-			return nil, fmt.Errorf("ask for %s: %w", path, err)
-		}
-		defer resp.Body.Close()
-		data, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
-		if err == nil && resp.StatusCode >= 300 && !json.Valid(data) {
-			err = fmt.Errorf("ask for %s: %s", path, resp.Status)
+		defer client.HTTP.CloseIdleConnections()
+		status, data, err := client.Raw(ctx, path)
+		if err == nil && status >= 300 && !json.Valid(data) {
+			err = fmt.Errorf("ask for %s: status %d", path, status)
 		}
 		return data, err
 	}

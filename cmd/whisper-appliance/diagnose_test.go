@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"whisper-appliance/internal/doctor"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/paths"
 )
 
@@ -48,10 +50,27 @@ func TestDiagnoseWithoutAServer(t *testing.T) {
 	}
 }
 
+// TestABundleIsNotNamedAfterTheMachine: what is taken out of the bundle must not
+// stand on it.
+func TestABundleIsNotNamedAfterTheMachine(t *testing.T) {
+	a, out := lone(t)
+	t.Chdir(t.TempDir())
+	if err := a.diagnose(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	if !regexp.MustCompile(`^whisper-appliance-diagnose-\d{8}-\d{6}\.tar\.gz$`).MatchString(files[0]) || !strings.Contains(out.String(), files[0]) {
+		t.Errorf("it is called %s", files[0])
+	}
+}
+
 // sick is a doctor whose settings are wrong, which is a problem.
 func sick(a *app) *doctor.Doctor {
 	return &doctor.Doctor{
-		Paths: a.paths, Now: time.Now, Free: free, Devices: a.paths.State,
+		Paths: a.paths, Now: time.Now, Free: durable.Free, Devices: a.paths.State,
 		Wrong: os.ErrInvalid, FFmpeg: func(context.Context, ...string) (string, error) { return "ffmpeg version 5", nil },
 	}
 }

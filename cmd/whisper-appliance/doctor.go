@@ -22,6 +22,7 @@ import (
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/decode"
 	"whisper-appliance/internal/doctor"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/systemd"
@@ -107,7 +108,7 @@ func printFinding(w io.Writer, f doctor.Finding, quiet bool) {
 func (a *app) doctor(ctx context.Context) (d *doctor.Doctor, done func()) {
 	d = &doctor.Doctor{
 		Paths: a.paths, User: a.pathsUser(), Root: os.Geteuid() == 0,
-		Now: time.Now, Synced: synced, Free: free,
+		Now: time.Now, Synced: synced, Free: durable.Free,
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		},
@@ -218,16 +219,4 @@ const unsynchronised = 5 // TIME_ERROR
 func synced() (bool, error) {
 	state, err := syscall.Adjtimex(&syscall.Timex{})
 	return state != unsynchronised, err
-}
-
-// free is what users other than root may still write to the disk of dir, or of
-// the directory that it would be made in.
-func free(dir string) (int64, error) {
-	var st syscall.Statfs_t
-	err := syscall.Statfs(dir, &st)
-	for err == syscall.ENOENT && dir != filepath.Dir(dir) {
-		dir = filepath.Dir(dir)
-		err = syscall.Statfs(dir, &st)
-	}
-	return int64(st.Bavail) * st.Bsize, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -115,15 +114,5 @@ func getLocal(ctx context.Context, socket, path string) (status int, body []byte
 	defer cancel()
 	client := api.OverSocket(socket)
 	defer client.HTTP.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, client.Base+path, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	resp, err := client.HTTP.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode, body, err
+	return client.Raw(ctx, path)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/slot"
 )
 
@@ -117,32 +119,29 @@ func (a *app) printVerified(v verified) error {
 // packageFiles looks at what root runs and what systemd reads: who could write
 // those would be root. What they hold is dpkg's to verify.
 func (a *app) packageFiles() ([]slot.Difference, error) {
+	units, err := paths.OurUnits(a.paths.Shipped)
+	if err != nil {
+		return nil, err
+	}
 	diffs := []slot.Difference{}
-	home := filepath.Dir(a.paths.Golden)
-	err := filepath.WalkDir(home, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+	for _, root := range slices.Concat(a.paths.Package, units) {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				diffs = append(diffs, slot.Difference{Path: path, What: slot.Missing})
+				return nil
+			case err != nil:
+				return err
+			case path == a.paths.Golden: // has its manifest
+				return fs.SkipDir
+			}
+			d, err := safeFile(path)
+			diffs = append(diffs, d...)
 			return err
-		}
-		if path == a.paths.Golden {
-			return fs.SkipDir
-		}
-		d, err := safeFile(path)
-		diffs = append(diffs, d...)
-		return err
-	})
-	if err != nil {
-		return diffs, fmt.Errorf("verify %s: %w", home, err)
-	}
-	units, err := filepath.Glob(filepath.Join(a.paths.Shipped, program+"*"))
-	if err != nil {
-		return diffs, err
-	}
-	for _, path := range units {
-		d, err := safeFile(path)
+		})
 		if err != nil {
-			return diffs, fmt.Errorf("verify: %w", err)
+			return diffs, fmt.Errorf("verify %s: %w", root, err)
 		}
-		diffs = append(diffs, d...)
 	}
 	return diffs, nil
 }

@@ -233,21 +233,46 @@ func (c *Client) UseModel(ctx context.Context, name string) (string, error) {
 	return used.Model, json.NewDecoder(resp.Body).Decode(&used)
 }
 
-// Health asks how the server is and gives its answer, a JSON document with a
-// status: also that something is missing, which is no success (503).
-func (c *Client) Health(ctx context.Context) (json.RawMessage, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+"/health", nil)
+// mostAnswer bounds an answer that is kept whole.
+const mostAnswer = 4 << 20
+
+// Raw asks for path and gives the answer as it comes, whatever its status: at
+// most 4 MiB. An error is that there is no answer, or with what there is of it
+// that it is longer or broken off.
+func (c *Client) Raw(ctx context.Context, path string) (status int, body []byte, err error) {
+	resp, body, err := c.raw(ctx, path)
+	if resp != nil {
+		status = resp.StatusCode
+	}
+	return status, body, err
+}
+
+func (c *Client) raw(ctx context.Context, path string) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Base+path, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp, err := c.send(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCutOff, err)
+		return resp, body, fmt.Errorf("%w: %w", ErrCutOff, err)
+	}
+	if len(body) > mostAnswer {
+		return resp, body[:mostAnswer], fault.New(fault.Internal, "bad_answer", "the server's answer to %s is longer than %d bytes", path, mostAnswer)
+	}
+	return resp, body, nil
+}
+
+// Health asks how the server is and gives its answer, a JSON document with a
+// status: also that something is missing, which is no success (503).
+func (c *Client) Health(ctx context.Context) (json.RawMessage, error) {
+	resp, data, err := c.raw(ctx, "/health")
+	if err != nil {
+		return nil, err
 	}
 	var health struct {
 		Status string `json:"status"`

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 )
 
@@ -142,12 +143,16 @@ func (l *loader) readSettings(path string) {
 	l.problems = kept
 }
 
+// mostFile bounds a file of settings: others may write the one that the page
+// saves, and root reads it.
+const mostFile = 1 << 20
+
 // readFile applies one file. name is how origins call it.
 func (l *loader) readFile(path, name string, saved bool) {
 	if path == "" {
 		return
 	}
-	data, err := os.ReadFile(path)
+	data, err := durable.ReadRegular(path, mostFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

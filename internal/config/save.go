@@ -118,7 +118,7 @@ func Rewrite(path string, perm os.FileMode, like string, edit func(old []byte) (
 		return cannotWrite(path, err)
 	}
 	defer unlock()
-	old, err := os.ReadFile(path)
+	old, err := durable.ReadRegular(path, mostFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return cannotWrite(path, err)
 	}

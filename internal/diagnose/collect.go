@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/slot"
 	"whisper-appliance/internal/systemd"
@@ -117,13 +118,13 @@ func UnitsPart(units Units) func(ctx context.Context) ([]byte, error) {
 // DropIns is a part's Make: the drop-ins of administrators and of doctor.
 func DropIns(dir string) func(ctx context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
-		files, err := filepath.Glob(filepath.Join(dir, "whisper-appliance*.d", "*.conf"))
+		files, err := dropIns(dir)
 		if err != nil {
 			return nil, err
 		}
 		var b bytes.Buffer
 		for _, file := range files {
-			data, err := os.ReadFile(file)
+			data, err := durable.ReadRegular(file, partBytes)
 			if err != nil {
 				data = []byte(err.Error() + "\n")
 			}
@@ -134,6 +135,23 @@ func DropIns(dir string) func(ctx context.Context) ([]byte, error) {
 		}
 		return b.Bytes(), nil
 	}
+}
+
+// dropIns are the files that change our units, slice and all.
+func dropIns(dir string) ([]string, error) {
+	units, err := paths.OurUnits(dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, unit := range units {
+		files, err := filepath.Glob(filepath.Join(unit, "*.conf")) // of a file that is no directory: none
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, files...)
+	}
+	return list, nil
 }
 
 // Settings is a report without the names of this machine and without the

@@ -104,7 +104,7 @@ const leftOut = `
 What was left out: recordings, their names and what is said in them; API keys
 and their hashes; private keys and certificates; passwords and query strings of
 addresses; values of environment variables in drop-ins; the names of files that
-wait to be worked on. Addresses stand as ADDRESS and this machine's name as
+wait to be worked on. Addresses of machines and network cards stand as ADDRESS and this machine's name as
 HOST. Look through it before you send it on: nobody knows better than you what
 else should not be told.
 `

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // journalFields are what is taken of an entry: what happened, when and where.
@@ -51,24 +53,78 @@ func Journal(socket string) func(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// entry keeps the known fields of one, nil of what is none.
+// entry keeps the known fields of one, nil of what is none. Values become
+// text: one with bytes that cannot be printed comes as a list of numbers, in
+// which nothing could be found that should not be told.
 func entry(line []byte) []byte {
-	var fields map[string]json.RawMessage
+	var fields map[string]any
 	if json.Unmarshal(line, &fields) != nil {
 		return nil
 	}
 	known := journalFields()
-	for name := range fields {
-		if !slices.Contains(known, name) {
-			delete(fields, name)
+	kept := map[string]any{}
+	for name, value := range fields {
+		if slices.Contains(known, name) {
+			kept[name] = text(value)
 		}
 	}
-	if len(fields) == 0 {
+	if len(kept) == 0 {
 		return nil
 	}
-	kept, err := json.Marshal(fields)
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(kept) != nil {
 		return nil
 	}
-	return kept
+	return bytes.TrimRight(b.Bytes(), "\n")
+}
+
+// text is a journal's value: a string; a list of bytes; a list of values,
+// where a field stands more than once; or nil, where it was too long.
+func text(value any) any {
+	switch v := value.(type) {
+	case string:
+		return plain(v)
+	case []any:
+		if raw, ok := octets(v); ok {
+			return plain(raw)
+		}
+		list := make([]any, len(v))
+		for i, one := range v {
+			list[i] = text(one)
+		}
+		return list
+	case nil:
+		return nil
+	}
+	return removed
+}
+
+// octets puts bytes together that came as numbers, false where they are none.
+func octets(list []any) (string, bool) {
+	raw := make([]byte, 0, len(list))
+	for _, one := range list {
+		n, ok := one.(float64)
+		if !ok || n != float64(byte(n)) {
+			return "", false
+		}
+		raw = append(raw, byte(n))
+	}
+	return string(raw), true
+}
+
+// colours are a terminal's.
+var colours = regexp.MustCompile(`\x1b\[[0-9;:?]*[A-Za-z]`)
+
+// plain is text without a terminal's colours, which would stand between a word
+// and what is around it, and without bytes that are no text.
+func plain(given string) string {
+	given = colours.ReplaceAllString(strings.ToValidUTF8(given, "\uFFFD"), "")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, given)
 }

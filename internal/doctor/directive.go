@@ -24,8 +24,21 @@ type directive struct {
 	relax []systemd.Setting
 }
 
-// serverUser is who runs what should have had a user of its own.
+// serverUser owns the certificate's key and all that is kept.
 const serverUser = "whisper-appliance"
+
+// standIn is the static user of a service that should have had a dynamic one.
+// Engine and decoder, which work on what strangers send, never get the
+// server's; the reader of the journal runs journalctl and nothing else.
+func standIn(service string) string {
+	switch kind, _, _ := strings.Cut(service, "@"); kind {
+	case serverUser + "-engine":
+		return serverUser + "-engine"
+	case serverUser + "-decode":
+		return serverUser + "-decoder"
+	}
+	return serverUser
+}
 
 // directives are those that need more of the machine than every one gives:
 // namespaces, mounts, users. Filters of system calls and the like work
@@ -35,9 +48,8 @@ func (d *Doctor) directives() []directive {
 	mounts := d.apart("mnt")
 	usr := d.readOnlyPlace()
 	list := []directive{
-		{name: "RootDirectory", relax: []systemd.Setting{{Name: "RootDirectory"}}}, // tried with the services' own
-		{name: "DynamicUser", value: "yes", proof: `test "$(id -u)" -ge 61184`,
-			relax: append(no("DynamicUser"), systemd.Setting{Name: "User", Value: serverUser})},
+		{name: "RootDirectory", relax: []systemd.Setting{{Name: "RootDirectory"}}},                        // tried with the services' own
+		{name: "DynamicUser", value: "yes", proof: `test "$(id -u)" -ge 61184`, relax: no("DynamicUser")}, // and relaxation names a user
 		{name: "TemporaryFileSystem", value: filepath.Dir(d.Paths.State) + ":ro", proof: mounts, relax: []systemd.Setting{{Name: "TemporaryFileSystem"}}},
 		{name: "BindReadOnlyPaths", value: usr, proof: mounts, relax: []systemd.Setting{{Name: "BindReadOnlyPaths"}}},
 		{name: "PrivateUsers", value: "yes", proof: d.apart("user"), relax: no("PrivateUsers")},

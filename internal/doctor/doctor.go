@@ -13,12 +13,13 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 	"time"
 
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/systemd"
@@ -95,13 +96,17 @@ type Doctor struct {
 
 // Health is what the server says of itself, as GET /health has it.
 type Health struct {
-	Status  string   `json:"status"`
-	Reasons []string `json:"reasons"`
-	Version string   `json:"version"`
+	Status  component.Health `json:"status"`
+	Reasons []string         `json:"reasons"`
+	Version string           `json:"version"`
 }
 
-// limit bounds one check.
-const limit = 20 * time.Second
+// limit bounds one check. One that heeds it still has a moment to say what it
+// has found.
+const (
+	limit  = 20 * time.Second
+	moment = time.Second
+)
 
 // check is one thing to look at.
 type check struct {
@@ -141,9 +146,7 @@ func (d *Doctor) Examine(ctx context.Context, tell func(Finding)) []Finding {
 }
 
 func (d *Doctor) look(ctx context.Context, c check, tell func(Finding)) []Finding {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	found := c.look(ctx)
+	found := answered(ctx, c)
 	for i := range found {
 		found[i].Check = c.name
 		if tell != nil {
@@ -152,6 +155,38 @@ func (d *Doctor) look(ctx context.Context, c check, tell func(Finding)) []Findin
 	}
 	return found
 }
+
+// answered is what a check finds within its limit. One that hangs, as on a pipe
+// where a file should be or on a disk that has gone, is left to itself until
+// this program ends: an installation waits for us.
+func answered(ctx context.Context, c check) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	began := time.Now()
+	found := make(chan []Finding, 1)
+	go func() { found <- c.look(ctx) }()
+	select {
+	case f := <-found:
+		return f
+	case <-ctx.Done():
+	}
+	asked := time.Since(began).Round(time.Millisecond)
+	late := time.NewTimer(moment)
+	defer late.Stop()
+	select {
+	case f := <-found:
+		return f
+	case <-late.C:
+		return unseen("`whisper-appliance paths --check`, and `dmesg`: a disk, or what lies in place of a file, keeps it waiting", "no answer in %v", asked)
+	}
+}
+
+// most is how much of a file is read: of settings, units and certificates it
+// is far more than there should be.
+const most = 1 << 20
+
+// readFile reads a regular file. Some lie where others may put what they like.
+func readFile(path string) ([]byte, error) { return durable.ReadRegular(path, most) }
 
 // Worst is the gravest verdict of findings; OK of none.
 func Worst(findings []Finding) Verdict {
@@ -185,6 +220,3 @@ func unseen(do, format string, args ...any) []Finding {
 }
 
 func one(f Finding) []Finding { return []Finding{f} }
-
-// missing tells whether an error says that there is no such file.
-func missing(err error) bool { return isError(err, fs.ErrNotExist) }

@@ -14,7 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"whisper-appliance/internal/config"
@@ -57,6 +59,7 @@ func TestPort(t *testing.T) {
 	const ours = "  0: 00000000:1389 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100 0 0 10 0\n"
 	const theirs = "  1: 0100007F:1389 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100 0 0 10 0\n"
 	const passing = "  2: 0100007F:1389 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100 0 0 10 0\n"
+	const lone = "  3: 00000000:1389 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 444 1 0 100 0 0 10 0\n"
 	active := map[string]systemd.Unit{systemd.Socket: {Name: systemd.Socket, Load: "loaded", Active: "active"}}
 	for _, c := range []struct {
 		name    string
@@ -70,12 +73,14 @@ func TestPort(t *testing.T) {
 		{"taken", theirs, nil, Problem, "taken by another program: nginx (222) on 127.0.0.1:5001"},
 		{"shared", ours + theirs, active, Problem, "nginx (222)"},
 		{"nobody", "", active, Problem, "nobody listens on port 5001"},
+		{"our server's, without a socket unit", lone, nil, OK, "port 5001 is ours"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := installed(t, &host{units: c.units, addresses: []string{"[::]:5001", "/run/x.sock"}})
 			write(t, filepath.Join(d.Paths.Proc, "net", "tcp"), "  sl  local_address\n"+c.table)
-			for pid, inode := range map[string]string{"1": "111", "222": "222"} {
-				write(t, filepath.Join(d.Paths.Proc, pid, "comm"), map[string]string{"1": "systemd\n", "222": "nginx\n"}[pid])
+			for pid, inode := range map[string]string{"1": "111", "222": "222", "444": "444"} {
+				// The kernel keeps 15 characters.
+				write(t, filepath.Join(d.Paths.Proc, pid, "comm"), map[string]string{"1": "systemd\n", "222": "nginx\n", "444": "whisper-applian\n"}[pid])
 				if err := os.MkdirAll(filepath.Join(d.Paths.Proc, pid, "fd"), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -242,8 +247,19 @@ func TestCertificate(t *testing.T) {
 			expect(t, d.certificate(t.Context()), c.verdict, c.says)
 		})
 	}
+	// The directory above counts, too.
+	if err := errors.Join(os.Chmod(filepath.Join(d.Paths.TLS, "server.key"), 0o644), os.Chmod(d.Paths.TLS, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		expect(t, d.certificate(t.Context()), Problem, "may not read the key")
+	}
 	write(t, filepath.Join(d.Paths.TLS, "server.crt"), "nonsense")
 	expect(t, d.certificate(t.Context()), Problem, "no PEM certificate")
+	if err := errors.Join(os.Remove(filepath.Join(d.Paths.TLS, "server.crt")), syscall.Mkfifo(filepath.Join(d.Paths.TLS, "server.crt"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, d.certificate(t.Context()), Problem, "no regular file")
 	d.Settings.TLS.Certificate, d.Settings.TLS.Key = filepath.Join(d.Paths.TLS, "mine.pem"), "k"
 	expect(t, d.certificate(t.Context()), Problem, "mine.pem")
 }
@@ -260,6 +276,24 @@ func writeCertificate(t *testing.T, file string, from, to time.Time, names []str
 		t.Fatal(err)
 	}
 	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+}
+
+// TestAnswered: a check that ignores its context is given up, and one that
+// heeds it is heard.
+func TestAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, release := &Doctor{}, make(chan struct{})
+		hangs := check{"certificate", func(context.Context) []Finding { <-release; return one(well("too late")) }}
+		began := time.Now()
+		found := d.look(t.Context(), hangs, nil)
+		expect(t, found, Advice, "not looked at: no answer in 20s")
+		if took := time.Since(began); len(found) != 1 || found[0].Check != "certificate" || took > limit+moment {
+			t.Errorf("after %v: %+v", took, found)
+		}
+		close(release)
+		heeds := check{"dns", func(ctx context.Context) []Finding { <-ctx.Done(); return one(well("in time")) }}
+		expect(t, d.look(t.Context(), heeds, nil), OK, "in time")
+	})
 }
 
 // TestExamineEverywhere: with nothing to ask, as in a checkout, it says so and

@@ -36,7 +36,7 @@ func (d *Doctor) dropInPath(in dropIn) string {
 
 // isOurs tells a drop-in that doctor wrote.
 func isOurs(path string) bool {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	return err == nil && strings.HasPrefix(string(data), mark)
 }
 
@@ -57,9 +57,9 @@ func (in dropIn) text(now time.Time) string {
 // inPlace tells whether the file says already what it should; its comments may
 // be older.
 func (d *Doctor) inPlace(in dropIn) bool {
-	data, err := os.ReadFile(d.dropInPath(in))
+	data, err := readFile(d.dropInPath(in))
 	if len(in.settings) == 0 {
-		return missing(err) || err == nil && !strings.HasPrefix(string(data), mark)
+		return errors.Is(err, fs.ErrNotExist) || err == nil && !strings.HasPrefix(string(data), mark)
 	}
 	if err != nil || !strings.HasPrefix(string(data), mark) {
 		return false
@@ -80,7 +80,7 @@ func (d *Doctor) inPlace(in dropIn) bool {
 // put writes the drop-in, or takes it away where nothing should be in it.
 func (d *Doctor) put(in dropIn) error {
 	path := d.dropInPath(in)
-	if data, err := os.ReadFile(path); err == nil && !strings.HasPrefix(string(data), mark) {
+	if data, err := readFile(path); err == nil && !strings.HasPrefix(string(data), mark) {
 		return fmt.Errorf("%s is not doctor's: move it to another name", path)
 	}
 	if len(in.settings) == 0 {

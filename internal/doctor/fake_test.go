@@ -31,11 +31,17 @@ type host struct {
 	settings  map[string]string
 
 	probes  int
+	asked   []string // the settings of each probe, in a line
 	reloads int
 }
 
 func (h *host) Probe(_ context.Context, settings []systemd.Setting, command ...string) (bool, string, error) {
 	h.probes++
+	line := ""
+	for _, s := range settings {
+		line += s.String() + " "
+	}
+	h.asked = append(h.asked, line+strings.Join(command, " "))
 	if h.err != nil {
 		return false, "", h.err
 	}
@@ -84,11 +90,18 @@ func (h *host) FileState(_ context.Context, unit string) (string, error) {
 func installed(t *testing.T, h *host) *Doctor {
 	t.Helper()
 	root := t.TempDir()
+	for _, dir := range []string{filepath.Dir(root), root} { // others may go in, as they may where it is installed
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p := paths.Paths{
 		Kind: paths.Installed, Shipped: filepath.Join(root, "usr", "lib", "systemd", "system"), DropIns: filepath.Join(root, "etc"),
 		Proc: filepath.Join(root, "proc"), State: filepath.Join(root, "state"), Models: filepath.Join(root, "state", "models"),
 		TLS: filepath.Join(root, "tls"), Slots: filepath.Join(root, "slots"), Current: filepath.Join(root, "current"),
-		Stable: filepath.Join(root, "stable"), Golden: filepath.Join(root, "golden"), UnitFFmpeg: filepath.Join(root, "ffmpeg"),
+		Stable: filepath.Join(root, "stable"), Golden: filepath.Join(root, "golden"),
+		Config: filepath.Join(root, "conf", "config.toml"), ConfigDir: filepath.Join(root, "conf", "config.d"), Run: filepath.Join(root, "run"),
+		UnitFFmpeg: filepath.Join(root, "ffmpeg"),
 	}
 	for _, dir := range []string{p.Shipped, p.DropIns, filepath.Join(p.Proc, "1", "ns"), filepath.Join(p.Proc, "net"), p.Models, p.TLS, p.Slots} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -103,6 +116,8 @@ func installed(t *testing.T, h *host) *Doctor {
 	engine := "[Unit]\nPrivateUsers=no\n[Service]\nExecStart=ld.so \\\n  --models " + p.Models + "\nDynamicUser=yes\nUser=engine\n" +
 		"RootDirectory=" + root + "\nBindReadOnlyPaths=" + p.Slots + "/%i " + p.Models + "\nPrivateNetwork=yes\nPrivateUsers=yes\n# ProtectHome=yes\n"
 	write(t, filepath.Join(p.Shipped, "whisper-appliance-engine@.service"), engine)
+	write(t, filepath.Join(p.Shipped, "whisper-appliance-decode@.service"), "[Service]\nExecStart=decode\nDynamicUser=yes\n")
+	write(t, filepath.Join(p.Shipped, "whisper-appliance-journal@.service"), "[Service]\nExecStart=journalctl\nDynamicUser=yes\n")
 	write(t, filepath.Join(p.Shipped, "whisper-appliance.service"), "[Service]\nExecStart=server\n")
 	write(t, filepath.Join(p.Shipped, "whisper-appliance.service.d", "10-sandbox.conf"),
 		"[Service]\nStateDirectory=state\nPrivateUsers=yes\nProtectSystem=strict\n")

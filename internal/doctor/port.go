@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -20,7 +22,24 @@ import (
 type listener struct {
 	at    netip.AddrPort
 	inode string
-	who   string // "systemd (1)"; "" where it cannot be seen
+	pid   int    // of who holds it; 0 where that cannot be seen
+	comm  string // its name, as far as the kernel keeps it
+}
+
+// who is the holder in words.
+func (l listener) who() string {
+	if l.pid == 0 {
+		return "somebody (root sees who)"
+	}
+	return fmt.Sprintf("%s (%d)", l.comm, l.pid)
+}
+
+// maxComm is how much of a program's name the kernel keeps.
+const maxComm = 15
+
+// server tells whether a server of ours holds it, as outside systemd it does.
+func (l listener) server() bool {
+	return l.comm == (serverUser + "-server")[:maxComm]
 }
 
 // port tells who has the appliance's port.
@@ -74,13 +93,8 @@ func (d *Doctor) ourPorts(ctx context.Context) (ports []uint16, active bool, why
 func (d *Doctor) holders(port uint16, active bool, on []listener) []Finding {
 	var others []string
 	for _, l := range on {
-		ours := strings.HasPrefix(l.who, serverUser) || active && (l.who == "" || strings.HasSuffix(l.who, " (1)"))
-		if !ours {
-			who := l.who
-			if who == "" {
-				who = "somebody (root sees who)"
-			}
-			others = append(others, fmt.Sprintf("%s on %s", who, l.at))
+		if ours := l.server() || active && l.pid <= 1; !ours {
+			others = append(others, fmt.Sprintf("%s on %s", l.who(), l.at))
 		}
 	}
 	switch {
@@ -102,7 +116,7 @@ func listening(proc string) ([]listener, error) {
 	var list []listener
 	for _, name := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(filepath.Join(proc, "net", name))
-		if missing(err) && name == "tcp6" {
+		if errors.Is(err, fs.ErrNotExist) && name == "tcp6" {
 			continue // a kernel without IPv6
 		}
 		if err != nil {
@@ -168,7 +182,7 @@ func name(proc string, list []listener) {
 	for i, l := range list {
 		if pid, ok := holders[l.inode]; ok {
 			comm, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm")) //nolint:errcheck // "" will do
-			list[i].who = fmt.Sprintf("%s (%d)", strings.TrimSpace(string(comm)), pid)
+			list[i].pid, list[i].comm = pid, strings.TrimSpace(string(comm))
 		}
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/slot"
@@ -83,7 +84,7 @@ func (d *Doctor) ffmpeg(ctx context.Context) []Finding {
 	out, err := d.FFmpeg(ctx, "-version")
 	match := versionLine.FindStringSubmatch(out)
 	switch {
-	case missing(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return one(problem(install, "ffmpeg is not there"))
 	case err != nil:
 		return one(problem("install ffmpeg again, from the distribution's packages", "ffmpeg does not run: %v", err))
@@ -149,19 +150,19 @@ func (d *Doctor) certificate(context.Context) []Finding {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return unseen("ask again as root", "the certificate %s", file)
-	case missing(err) && !given:
+	case errors.Is(err, fs.ErrNotExist) && !given:
 		return one(well("no certificate yet: the server makes one at its first start"))
 	case err != nil:
 		return one(problem("put it right, or remove it: the appliance makes one of its own where none is named", "the certificate %s cannot be used: %v", file, err))
 	}
-	info, err := os.Stat(key)
+	_, err = os.Stat(key)
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return append(d.judge(leaf, given), unseen("ask again as root", "the key %s", key)...)
 	case err != nil:
 		return one(problem("put the key beside the certificate", "the certificate's key cannot be used: %v", err))
-	case !d.readable(info):
-		return one(problem("`chgrp "+serverUser+" "+key+"` and `chmod 0640 "+key+"`", "the user %s may not read the key %s", d.User.Name, key))
+	case !d.User.MayRead(key):
+		return one(problem("`chgrp "+serverUser+" "+key+"` and `chmod 0640 "+key+"`; the directories above it must let that user through", "the user %s may not read the key %s", d.User.Name, key))
 	}
 	return d.judge(leaf, given)
 }
@@ -173,26 +174,8 @@ func (d *Doctor) certificateFiles() (given bool, file, key string) {
 	return false, filepath.Join(d.Paths.TLS, "server.crt"), filepath.Join(d.Paths.TLS, "server.key")
 }
 
-// readable reads a file's mode as the kernel would for the server's user.
-func (d *Doctor) readable(info os.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || d.User.UID == 0 {
-		return true
-	}
-	mode := info.Mode().Perm()
-	if int(st.Uid) == d.User.UID {
-		return mode&0o400 != 0
-	}
-	for _, gid := range d.User.GIDs {
-		if int(st.Gid) == gid {
-			return mode&0o040 != 0
-		}
-	}
-	return mode&0o004 != 0
-}
-
 func readLeaf(file string) (*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +250,7 @@ func (d *Doctor) server(ctx context.Context) []Finding {
 	switch {
 	case err != nil:
 		return one(problem(fault.Hint(err), "the server does not answer as it should: %v", err))
-	case h.Status != "ok":
+	case h.Status != component.Well:
 		return one(advice("whisper-appliance components", "the server says that it is %s: %s", h.Status, strings.Join(h.Reasons, "; ")))
 	}
 	return one(well("the server answers: ok, %s", h.Version))

@@ -103,6 +103,9 @@ func (p plan) relaxation(s service) (in dropIn, rest []systemd.Setting) {
 		}
 		in.why = append(in.why, fmt.Sprintf("this machine does not allow %s (a service with it ends with %s)", t.name, t.refused))
 		in.settings = append(in.settings, t.relax...)
+		if t.name == "DynamicUser" {
+			in.settings = append(in.settings, systemd.Setting{Name: "User", Value: standIn(s.name)})
+		}
 	}
 	return in, rest
 }

@@ -3,8 +3,11 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"whisper-appliance/internal/config"
 )
 
 func read(t *testing.T, path string) string {
@@ -38,8 +41,14 @@ func TestMend(t *testing.T) {
 	if !strings.HasPrefix(text, mark) || !strings.Contains(text, "# 2027-01-02: this machine does not allow DynamicUser (a service with it ends with 226/NAMESPACE)") {
 		t.Errorf("the drop-in does not say why:\n%s", text)
 	}
-	if want := "[Service]\nRootDirectory=\nDynamicUser=no\nUser=whisper-appliance\nPrivateUsers=no\n"; !strings.HasSuffix(text, want) {
+	if want := "[Service]\nRootDirectory=\nDynamicUser=no\nUser=whisper-appliance-engine\nPrivateUsers=no\n"; !strings.HasSuffix(text, want) {
 		t.Errorf("the engine's drop-in is\n%s", text)
+	}
+	for unit, user := range map[string]string{"decode@": "whisper-appliance-decoder", "journal@": "whisper-appliance"} {
+		text := read(t, filepath.Join(d.Paths.DropIns, "whisper-appliance-"+unit+".service.d", sandboxDropIn))
+		if !strings.HasSuffix(text, "[Service]\nDynamicUser=no\nUser="+user+"\n") {
+			t.Errorf("the drop-in of %s is\n%s", unit, text)
+		}
 	}
 	if text := read(t, server); !strings.HasSuffix(text, "[Service]\nPrivateUsers=no\n") {
 		t.Errorf("the server's drop-in is\n%s", text)
@@ -98,11 +107,26 @@ func TestSettingsThatFailOnlyTogether(t *testing.T) {
 	expect(t, d.sandboxes(t.Context()), Problem, "together its settings end with 226/NAMESPACE")
 }
 
+// setModels has the administrator name a directory of models.
+func setModels(t *testing.T, d *Doctor, dir string) {
+	t.Helper()
+	write(t, d.Paths.Config, "[models]\ndirectory = \""+dir+"\"\n")
+	load(t, d, config.Sources{Config: d.Paths.Config})
+}
+
+func load(t *testing.T, d *Doctor, from config.Sources) {
+	t.Helper()
+	var err error
+	if d.Settings, d.Report, err = config.Load(from); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestModelsElsewhere(t *testing.T) {
 	h := &host{}
 	d := installed(t, h)
 	elsewhere := filepath.Join(t.TempDir(), "models")
-	d.Settings.Models.Directory = elsewhere
+	setModels(t, d, elsewhere)
 	d.Mend(t.Context())
 	engine := filepath.Join(d.Paths.DropIns, "whisper-appliance-engine@.service.d", modelsDropIn)
 	if want := "BindReadOnlyPaths=\nBindReadOnlyPaths=" + d.Paths.Slots + "/%i " + elsewhere + ":" + d.Paths.Models + "\n"; !strings.HasSuffix(read(t, engine), want) {
@@ -112,17 +136,57 @@ func TestModelsElsewhere(t *testing.T) {
 	if !strings.HasSuffix(read(t, server), "\nReadWritePaths="+elsewhere+"\n") {
 		t.Errorf("the server's drop-in is\n%s", read(t, server))
 	}
+	for start, user := range map[string]string{"ReadWritePaths=": "User=whisper-appliance ", "BindReadOnlyPaths=" + elsewhere: "User=whisper-appliance-engine "} {
+		if !slices.ContainsFunc(h.asked, func(a string) bool { return strings.HasPrefix(a, start) && strings.Contains(a, user) }) {
+			t.Errorf("%s was not tried as %s:\n%s", start, user, strings.Join(h.asked, "\n"))
+		}
+	}
 
-	d.Settings.Models.Directory = "/srv/with space"
+	setModels(t, d, "/srv/with space")
 	expect(t, d.sandboxes(t.Context()), Problem, "cannot be written into a unit")
-	d.Settings.Models.Directory = elsewhere
+	setModels(t, d, elsewhere)
 	h.refuses = map[string]string{"ReadWritePaths": "226/NAMESPACE"}
 	expect(t, d.sandboxes(t.Context()), Problem, "whisper-appliance.service cannot reach "+elsewhere)
 
-	d.Settings.Models.Directory = filepath.Join(d.Paths.State, "more")
+	setModels(t, d, filepath.Join(d.Paths.State, "more"))
 	d.Mend(t.Context())
-	if left, _ := filepath.Glob(filepath.Join(d.Paths.DropIns, "*", "*")); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	noDropIns(t, d)
+}
+
+func noDropIns(t *testing.T, d *Doctor) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(d.Paths.DropIns, "*", "*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("there are %v (%v)", left, err)
+	}
+}
+
+// TestModelsWhereNobodyMay: sandboxes are opened for nothing that the server's
+// user could have named, and for nothing of the system's or of ours.
+func TestModelsWhereNobodyMay(t *testing.T) {
+	d := installed(t, &host{})
+	for _, dir := range []string{"/", "/etc", "/usr/share/models", filepath.Dir(d.Paths.State), d.Paths.Run, d.Paths.Slots} {
+		setModels(t, d, dir)
+		d.Mend(t.Context())
+		expect(t, d.sandboxes(t.Context()), Problem, "[models] directory: "+dir)
+		noDropIns(t, d)
+	}
+	file := filepath.Join(t.TempDir(), "settings.toml")
+	write(t, file, "[models]\ndirectory = \"/srv/models\"\n")
+	for origin, from := range map[string]config.Sources{
+		"(settings.toml)": {Settings: file},
+		"(environment ":   {Environ: []string{"WHISPER_APPLIANCE_MODELS_DIRECTORY=/srv/models"}},
+	} {
+		load(t, d, from)
+		d.Mend(t.Context())
+		noDropIns(t, d)
+		expect(t, d.sandboxes(t.Context()), Problem, `"/srv/models" `+origin)
+	}
+	dropIn := filepath.Join(d.Paths.ConfigDir, "settings.toml")
+	write(t, dropIn, "[models]\ndirectory = \"/srv/models\"\n")
+	load(t, d, config.Sources{ConfigD: d.Paths.ConfigDir})
+	if dir, found := d.elsewhere(); dir != "/srv/models" {
+		t.Errorf("config.d gives %q: %+v", dir, found)
 	}
 }
 

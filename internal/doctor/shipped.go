@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func (d *Doctor) services() ([]service, error) {
 		}
 		s := service{name: filepath.Base(file)}
 		for _, part := range append([]string{file}, dropIns...) {
-			data, err := os.ReadFile(part)
+			data, err := readFile(part)
 			if err != nil {
 				return nil, err
 			}

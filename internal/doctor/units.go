@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 
 	"whisper-appliance/internal/systemd"
 )
-
-func isError(err, target error) bool { return errors.Is(err, target) }
 
 // wanted are units that an administrator expects to find enabled; what is not
 // is theirs to decide, and told.

@@ -63,6 +63,10 @@ func ServiceUser() (User, bool) {
 	return u, true
 }
 
+// MayRead reports whether u may read the file at path: its mode and those of
+// the directories above it are looked at.
+func (u User) MayRead(path string) bool { return u.may(path, mayRead) }
+
 // may reports whether u may do what how says with path. For this process the
 // kernel answers; for others modes and owners do, from the root downward.
 func (u User) may(path string, how uint32) bool {

@@ -79,6 +79,10 @@ type Paths struct {
 	Shipped    string // where the package's units are
 	DpkgStatus string // what dpkg has installed, in its own form
 
+	// Package is what else of an installed package root runs or reads, beside its
+	// units; a directory stands for all that is in it.
+	Package []string
+
 	Config    string // the administrator's settings, config.toml
 	ConfigDir string // config.d, more of them
 	Keys      string // API keys, unless the settings name another file

@@ -19,7 +19,11 @@ type played struct {
 	health     string // of /health
 	detailed   map[string]any
 	deployment string
-	heard      string // text of the transcription; "" = it is refused
+	heard      string            // text of the transcription; "" = it is refused
+	after      map[string]string // versions once that was asked for
+	late       bool              // they are seen when health was asked for twice since
+	asked      int
+	told       bool // it was transcribed
 }
 
 func good() *played {
@@ -46,8 +50,12 @@ func (p *played) component(c map[string]any) *played {
 func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/health":
+		p.asked++
 		io.WriteString(w, p.health)
 	case "/health/detailed":
+		if p.after != nil && p.told && (!p.late || p.asked > 1) {
+			p.detailed["versions"] = p.after
+		}
 		json.NewEncoder(w).Encode(p.detailed)
 	case "/api/enterprise/deployment-info":
 		io.WriteString(w, p.deployment)
@@ -58,6 +66,7 @@ func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"error":"the engine is away","code":"engine_down","hint":"wait"}`)
 			return
 		}
+		p.asked, p.told = 0, true
 		segment, _ := json.Marshal(map[string]any{"text": p.heard, "start": 0, "end": 4})
 		fmt.Fprintf(w, "event: segment\ndata: %s\n\nevent: done\ndata: {\"language\":\"en\"}\n\n", segment)
 	default:
@@ -149,7 +158,25 @@ func TestRun(t *testing.T) {
 			p := good()
 			p.detailed["versions"] = map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.2 (c0ffee)"}
 			return p
-		}(), nil, Failed, "version", "the engine is version 1.2.2"},
+		}(), nil, Failed, "engine", "the engine is version 1.2.2"},
+		{"other engine, which the recording has started", func() *played {
+			p := good()
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (c0ffee)"}
+			p.after = map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.2 (c0ffee)"}
+			return p
+		}(), nil, Failed, "engine", "the engine is version 1.2.2"},
+		{"an engine before that has ended", func() *played {
+			p := good()
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.2 (c0ffee)"}
+			p.after = map[string]string{"server": "1.2.3 (c0ffee)", "engine": "1.2.3 (c0ffee)"}
+			p.late = true
+			return p
+		}(), nil, Passed, "engine", "1.2.3"},
+		{"an engine without a version", func() *played {
+			p := good()
+			p.detailed["versions"] = map[string]string{"server": "1.2.3 (c0ffee)"}
+			return p
+		}(), nil, Passed, "engine", "does not know"},
 		{"broken component", good().component(map[string]any{"name": "spool", "status": "failed", "code": "spool_not_writable", "error": "read-only"}),
 			nil, Failed, "components", "spool: read-only"},
 		{"known weakness", good().component(map[string]any{"name": "memory", "status": "failed", "code": "low_memory", "error": "little"}),
@@ -205,9 +232,27 @@ func TestRunAgainstNobody(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	for _, r := range report.Results {
-		if r.Name == "transcription" && r.Verdict != Skipped {
-			t.Errorf("the transcription was %s", r.Verdict)
+	skippedAfter(t, report)
+}
+
+// skippedAfter wants the first check failed and each one after it passed over.
+func skippedAfter(t *testing.T, report Report) {
+	t.Helper()
+	if len(report.Results) < 10 || report.Results[0].Name != "answers" || report.Results[0].Verdict != Failed {
+		t.Fatalf("the first of %d checks: %+v", len(report.Results), report.Results[0])
+	}
+	for _, r := range report.Results[1:] {
+		if r.Verdict != Skipped || r.Says != "the server does not answer" {
+			t.Errorf("%s is %s: %s", r.Name, r.Verdict, r.Says)
 		}
 	}
+}
+
+// TestRunWithoutHealth: a server that answers, and not with what is asked for,
+// is none either.
+func TestRunWithoutHealth(t *testing.T) {
+	p := good()
+	delete(p.detailed, "status")
+	check := p.serve(t)
+	skippedAfter(t, check.Run(t.Context()))
 }

@@ -7,21 +7,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/score"
 )
 
 // health is what of /health/detailed is looked at.
 type health struct {
-	Status     string      `json:"status"`
-	Components []component `json:"components"`
+	Status     component.Health  `json:"status"`
+	Components []component.State `json:"components"`
 	Versions   struct {
 		Server string `json:"server"`
 		Engine string `json:"engine"`
@@ -29,15 +29,6 @@ type health struct {
 	Environment struct {
 		Slot string `json:"slot"`
 	} `json:"environment"`
-}
-
-type component struct {
-	Name     string `json:"name"`
-	Status   string `json:"status"`
-	Critical bool   `json:"critical"`
-	Error    string `json:"error"`
-	Code     string `json:"code"`
-	Hint     string `json:"hint"`
 }
 
 // await gives a server that is being started its time.
@@ -50,13 +41,21 @@ func (r *run) await(ctx context.Context) {
 		if r.asked == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pauseFor(ctx) {
 			return
-		case <-timer.C:
 		}
+	}
+}
+
+// pauseFor waits between two attempts, false where ctx has ended.
+func pauseFor(ctx context.Context) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -68,46 +67,62 @@ func (r *run) answers(ctx context.Context) (string, error) {
 		return "", r.asked
 	}
 	r.report.Version, r.report.Slot = r.health.Versions.Server, r.health.Environment.Slot
-	return "status " + r.health.Status, nil
+	return "status " + string(r.health.Status), nil
 }
 
 // detail reads the long health answer. An appliance without a model gives it
 // with 503, and is well apart from that.
 func (r *run) detail(ctx context.Context) error {
 	const path = "/health/detailed"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.local.Base+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := r.local.HTTP.Do(req)
+	status, body, err := r.local.Raw(ctx, path)
 	if err != nil {
 		return fmt.Errorf("ask for %s: %w", path, err)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	var h health
+	if json.Unmarshal(body, &h) != nil || h.Status == "" {
+		return fault.New(fault.Internal, "bad_answer", "%s answers status %d and no health", path, status)
 	}
-	if json.Unmarshal(body, &r.health) != nil || r.health.Status == "" {
-		return fault.New(fault.Internal, "bad_answer", "%s answers %s and no health", path, resp.Status)
-	}
+	r.health = h
 	return nil
 }
 
 func (r *run) version(context.Context) (string, error) {
 	have := r.health.Versions
 	number, _, _ := strings.Cut(have.Server, " ") // the commit behind it need not be named
-	switch {
-	case r.asked != nil:
-		return "", skipped("the server does not answer")
-	case r.Version != "" && r.Version != number && r.Version != have.Server:
+	if r.Version != "" && r.Version != number && r.Version != have.Server {
 		return "", fault.New(fault.Conflict, "other_version", "the server is version %s and should be %s", have.Server, r.Version).
 			Try("systemctl restart whisper-appliance; `whisper-appliance version --check` shows who is what")
-	case have.Engine != "" && have.Engine != have.Server:
-		return "", fault.New(fault.Conflict, "other_version", "the engine is version %s and the server %s", have.Engine, have.Server).
-			Try("systemctl stop 'whisper-appliance-engine@*': the next recording starts the right one")
-	default:
-		return have.Server, nil
+	}
+	return have.Server, nil
+}
+
+// engine compares versions once more: an engine runs only while it is needed,
+// and what was told of one before may be of one that has ended. The server
+// takes a moment to see the one that has just worked.
+func (r *run) engine(ctx context.Context) (string, error) {
+	if !r.heard {
+		return "", skipped("nothing was transcribed")
+	}
+	for last := false; ; last = true {
+		// The short answer has the engine asked, of which the long one tells.
+		if _, err := r.local.Health(ctx); err != nil {
+			return "", err
+		}
+		if err := r.detail(ctx); err != nil {
+			return "", err
+		}
+		have := r.health.Versions
+		if have.Engine == have.Server {
+			return have.Engine, nil
+		}
+		switch {
+		case !last && pauseFor(ctx):
+		case have.Engine == "":
+			return "", skipped("the server does not know the engine's version")
+		default:
+			return "", fault.New(fault.Conflict, "other_version", "the engine is version %s and the server %s", have.Engine, have.Server).
+				Try("systemctl stop 'whisper-appliance-engine@*': the next recording starts the right one")
+		}
 	}
 }
 
@@ -116,9 +131,6 @@ func (r *run) version(context.Context) (string, error) {
 var expected = []string{"model_not_installed", "low_memory", "disk_full"}
 
 func (r *run) components(context.Context) (string, error) {
-	if r.asked != nil {
-		return "", skipped("the server does not answer")
-	}
 	if len(r.health.Components) == 0 {
 		return "", fault.New(fault.Internal, "no_components", "the server names no components")
 	}
@@ -126,10 +138,10 @@ func (r *run) components(context.Context) (string, error) {
 	var known error
 	for _, c := range r.health.Components {
 		switch {
-		case c.Status == "ok":
+		case c.Status == component.OK:
 			well++
-		case c.Status == "unavailable": // not in this version
-		case slices.Contains(expected, c.Code), c.Status == "waiting" && !c.Critical:
+		case c.Status == component.Unavailable: // not in this version
+		case slices.Contains(expected, c.Code), c.Status == component.Waiting && !c.Critical:
 			known = errors.Join(known, fault.New(fault.Unavailable, c.Code, "%s: %s", c.Name, c.Error).Try("%s", c.Hint))
 		default:
 			return "", fault.New(fault.Unavailable, c.Code, "%s: %s", c.Name, c.Error).Try("%s", c.Hint)
@@ -157,7 +169,7 @@ func (r *run) over(ctx context.Context, scheme string) (string, error) {
 		return "", err
 	}
 	// The predecessor's scripts look for this.
-	if r.health.Status == "ok" && !bytes.Contains(answer, []byte(`"status":"ok"`)) {
+	if r.health.Status == component.Well && !bytes.Contains(answer, []byte(`"status":"ok"`)) {
 		return "", fault.New(fault.Internal, "health_differs", `%s://%s/health does not say "status":"ok"`, scheme, r.Address)
 	}
 	return c.Base, nil
@@ -187,11 +199,11 @@ func (r *run) maintenance(context.Context) (string, error) {
 
 // planned is the check of a component that may not be in this version.
 func (r *run) planned(name string) (string, error) {
-	i := slices.IndexFunc(r.health.Components, func(c component) bool { return c.Name == name })
-	if i < 0 || r.health.Components[i].Status == "unavailable" {
+	i := slices.IndexFunc(r.health.Components, func(c component.State) bool { return c.Name == name })
+	if i < 0 || r.health.Components[i].Status == component.Unavailable {
 		return "", skipped(name + " is not in this version")
 	}
-	if c := r.health.Components[i]; c.Status != "ok" {
+	if c := r.health.Components[i]; c.Status != component.OK {
 		return "", fault.New(fault.Unavailable, c.Code, "%s: %s", name, c.Error).Try("%s", c.Hint)
 	}
 	return "ok", nil
@@ -201,9 +213,6 @@ func (r *run) planned(name string) (string, error) {
 const mostErrors = 0.25
 
 func (r *run) transcription(ctx context.Context) (string, error) {
-	if r.asked != nil {
-		return "", skipped("the server does not answer")
-	}
 	for _, c := range r.health.Components {
 		if c.Name == "models" && c.Code == "model_not_installed" {
 			return "", degraded(fault.New(fault.Unavailable, c.Code, "no model yet: %s", c.Error).Try("%s", c.Hint))
@@ -215,6 +224,7 @@ func (r *run) transcription(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	r.heard = true
 	text := strings.TrimSpace(heard.Text())
 	if rate := score.Compare("en", said, text).Rate(); rate > mostErrors {
 		return "", fault.New(fault.Internal, "wrong_text", "the reference clip was heard as %q; %q is said in it", fault.Short(text), strings.TrimSpace(said)).

@@ -59,17 +59,17 @@ var layers = []struct{ pkg, may string }{
 	// 3: the work
 	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
 	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
-	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/engine internal/fault internal/model internal/paths internal/systemd internal/transcribe"},
+	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/durable internal/engine internal/fault internal/logging internal/model internal/paths internal/systemd internal/transcribe"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors github.com/prometheus/client_golang/prometheus/promhttp " +
-		"internal/api internal/auth internal/component internal/config internal/engine internal/environment internal/fault internal/faultpoint internal/model internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
+		"internal/api internal/auth internal/component internal/config internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/logging internal/model internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
 
 	// 5: judges of the whole
-	{"internal/smoke", "internal/api internal/fault internal/score"},
-	{"internal/doctor", "internal/config internal/durable internal/fault internal/model internal/paths internal/slot internal/systemd"},
-	{"internal/diagnose", "internal/config internal/paths internal/slot internal/systemd internal/version"},
+	{"internal/smoke", "internal/api internal/component internal/fault internal/score"},
+	{"internal/doctor", "internal/component internal/config internal/durable internal/fault internal/model internal/paths internal/slot internal/systemd"},
+	{"internal/diagnose", "internal/config internal/durable internal/paths internal/slot internal/systemd internal/version"},
 
 	// programs
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/diagnose " +
