@@ -105,6 +105,7 @@ run: build model ## start the appliance on port 5001 (PORT= STATE=), or transcri
 	@tests/run.sh "$(SLOT)" "$(MODELS)" "$$RUN_STATE" "$$RUN_PORT" "$$RUN_AUDIO"
 
 docs: ## make the pages of docs/ that come from the code anew
+	@go test ./internal/config -run TestDocumented -update >/dev/null
 	@CGO_ENABLED=0 go run ./cmd/whisper-appliance components --page >docs/components.md
 
 # ---- test ----

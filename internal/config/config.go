@@ -56,7 +56,7 @@ type Auth struct {
 
 // Models is the [models] section.
 type Models struct {
-	Directory string `toml:"directory" check:"path" doc:"Where model files are kept. Empty means models in the state directory."`
+	Directory string `toml:"directory" check:"path" doc:"Where model files are kept. Empty means models in the state directory. Under systemd the sandboxes are opened for another one by \"whisper-appliance doctor --fix\", where config.toml or config.d names it."`
 	Default   string `toml:"default" check:"name" doc:"The model in use, by its name in the catalogue."`
 	Mirror    string `toml:"mirror" check:"mirror" doc:"A directory or http(s) address to take model files from first."`
 	Preload   bool   `toml:"preload" doc:"Load the model when the appliance starts, not with the first request."`
