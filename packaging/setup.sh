@@ -42,6 +42,7 @@ e2e() {
 	want systemd-nspawn systemd-container
 	want nsenter util-linux
 	want dpkg-deb dpkg
+	want lintian lintian
 }
 
 case ${1:-} in

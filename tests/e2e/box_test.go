@@ -227,7 +227,8 @@ func shared(t *testing.T) *box {
 func (b *box) lastWords() {
 	if b.t.Failed() {
 		ctx := context.WithoutCancel(b.t.Context())
-		b.t.Logf("the end of the journal:\n%s\n%s", b.Run(ctx, "journalctl", "--no-pager", "--lines=50", "--output=short-precise").Out,
+		const journal = `journalctl --no-pager --lines=1000 --output=short-precise | grep -v -e -probe- | tail -n 120`
+		b.t.Logf("the end of the journal:\n%s\n%s", b.Sh(ctx, journal).Out,
 			b.Run(ctx, "systemctl", "list-units", "--no-pager", "--all", "whisper-appliance*").Out)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"whisper-appliance/tests/e2e/load"
 )
 
 // notOurs are places that dpkg, systemd and the users' database write by
@@ -85,50 +87,67 @@ func TestPurgeLeavesNothing(t *testing.T) {
 // otherVersion is later than any of ours.
 const otherVersion = "99.0.0"
 
-// otherPackage is built from the same sources under another version, by the
-// script that builds the one under test.
-func otherPackage(t *testing.T) string {
+// otherRelease is built from the same sources under another version.
+func otherRelease(t *testing.T) (slot string) {
 	t.Helper()
-	root, dir := checkout(t), t.TempDir()
-	slot := filepath.Join(dir, "slot")
-	run := func(env string, args ...string) string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
-		cmd.Dir, cmd.Env = root, append(os.Environ(), env)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, &stderr)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	run("", "cp", "-a", filepath.Join(root, "build", "slot"), slot)
+	root := checkout(t)
+	slot = filepath.Join(t.TempDir(), "slot")
+	onHost(t, "", "cp", "-a", filepath.Join(root, "build", "slot"), slot)
 	flags := "-s -w -X whisper-appliance/internal/version.number=" + otherVersion
 	bin := filepath.Join(slot, "bin") + string(filepath.Separator)
-	run("CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", bin,
+	onHost(t, "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", bin,
 		"./cmd/whisper-appliance", "./cmd/whisper-appliance-server", "./cmd/whisper-appliance-decode")
-	run("CGO_ENABLED=1", "go", "build", "-trimpath", "-buildvcs=false", "-tags", "whisper,netgo,osusergo", "-ldflags", flags, "-o", bin,
+	onHost(t, "CGO_ENABLED=1", "go", "build", "-trimpath", "-buildvcs=false", "-tags", "whisper,netgo,osusergo", "-ldflags", flags, "-o", bin,
 		"./cmd/whisper-appliance-engine")
 	if err := os.WriteFile(filepath.Join(slot, "VERSION"), []byte(otherVersion+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(run("", filepath.Join(root, "packaging", "deb", "build.sh"), slot, "amd64", dir), "\n")
+	return slot
+}
+
+// pack makes a package of a release, by the script that builds the one under test.
+func pack(t *testing.T, slot string) string {
+	t.Helper()
+	lines := strings.Split(onHost(t, "", filepath.Join("packaging", "deb", "build.sh"), slot, "amd64", t.TempDir()), "\n")
 	return lines[len(lines)-1]
 }
 
+// onHost runs a command in the checkout and gives what it prints.
+func onHost(t *testing.T, env string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	cmd.Dir, cmd.Env = checkout(t), append(os.Environ(), env)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s%s", args, err, out, &stderr)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// version is that of the release which serves.
+func (b *box) version() string {
+	b.t.Helper()
+	return b.must(`cat /opt/whisper-appliance/current/VERSION`)
+}
+
+const (
+	otherIn  = "/srv/e2e/other.deb"
+	brokenIn = "/srv/e2e/broken.deb"
+
+	changeLimit = 45 * time.Second // for dpkg to unpack, switch and check
+)
+
 // TestPackageLife: reinstalled, upgraded, downgraded, removed and installed
-// again, the appliance keeps what is the administrator's and the user's.
+// again, the appliance keeps what is the administrator's and the user's, and
+// no request is lost while it changes.
 func TestPackageLife(t *testing.T) {
 	b := fresh(t, bookworm)
 	b.must(aptInstall)
 	b.ready()
-	slot := b.serving()
-	version := b.must(`cat /opt/whisper-appliance/current/VERSION`)
-	const otherIn = "/srv/e2e/other.deb"
-	if err := b.CopyIn(t.Context(), otherPackage(t), otherIn, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	slot, version := b.serving(), b.version()
+	b.bringOthers()
 
 	b.must(`apt-get install -y -q --reinstall ` + debIn)
 	if b.serving() != slot {
@@ -136,21 +155,24 @@ func TestPackageLife(t *testing.T) {
 	}
 	b.must(`mkdir -p /etc/systemd/system/whisper-appliance.service.d
 		printf '[Service]\nEnvironment=E2E=kept\n' >/etc/systemd/system/whisper-appliance.service.d/50-admin.conf
-		systemctl daemon-reload`)
+		systemctl daemon-reload
+		systemctl disable --now whisper-appliance-housekeeping.timer
+		systemctl mask --now whisper-appliance-journal.socket`)
 
-	b.must(`apt-get install -y -q ` + otherIn)
-	if got := b.must(`cat /opt/whisper-appliance/current/VERSION`); got != otherVersion || b.serving() == slot {
+	b.rollsBack(version)
+	b.transcribes(plain)
+	b.changes("upgrade", `dpkg -i `+otherIn)
+	if got := b.version(); got != otherVersion || b.serving() == slot {
 		t.Errorf("after an upgrade version %s serves from slot %s", got, b.serving())
 	}
 	b.transcribes(plain)
-	if got := b.property(server, "Environment"); !strings.Contains(got, "E2E=kept") {
-		t.Errorf("the administrator's drop-in is gone: %q", got)
-	}
-	b.must(`apt-get install -y -q --allow-downgrades ` + debIn)
-	if got := b.must(`cat /opt/whisper-appliance/current/VERSION`); got != version {
+	b.asAdministratorsLeftIt()
+	b.changes("downgrade", `apt-get install -y -q --allow-downgrades `+debIn)
+	if got := b.version(); got != version {
 		t.Errorf("after a downgrade version %s serves, want %s", got, version)
 	}
 	b.transcribes(plain)
+	b.asAdministratorsLeftIt()
 
 	b.must(`apt-get remove -y -q whisper-appliance`)
 	if status, _ := b.get(plain + "/livez"); status != 0 {
@@ -160,6 +182,140 @@ func TestPackageLife(t *testing.T) {
 	b.must(aptInstall)
 	b.ready()
 	b.transcribes(plain)
+}
+
+// bringOthers puts a later release into the machine, and one whose server does
+// not come up.
+func (b *box) bringOthers() {
+	b.t.Helper()
+	slot := otherRelease(b.t)
+	if err := b.CopyIn(b.t.Context(), pack(b.t, slot), otherIn, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	server := filepath.Join(slot, "bin", "whisper-appliance-server")
+	if err := os.WriteFile(server, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.CopyIn(b.t.Context(), pack(b.t, slot), brokenIn, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// changes installs another version and wants no request to fail meanwhile.
+func (b *box) changes(what, script string) {
+	b.t.Helper()
+	l := load.Load{Dial: b.Dial, URL: plain, Small: "/livez", Kept: 2, Fresh: 2, Pace: 5 * time.Millisecond}
+	said, begin, since := "", time.Now(), b.must(`date +%s`)
+	counts := b.while(l, func() { said = b.must(script) })
+	took := time.Since(begin)
+	figure(b.t, "%s: %.1f s, %v", what, took.Seconds(), counts)
+	if took > changeLimit {
+		b.t.Errorf("%s took %v, at most %v:\n%s\n%s", what, took, changeLimit, said,
+			b.must(`journalctl --no-pager --since=@"$1" --output=short-precise | grep -v -e -probe- | head -n 200`, since))
+	}
+	if asked, failed := counts.Total(); failed != 0 || asked == 0 {
+		b.t.Errorf("%s: failed:\n%s", what, strings.Join(counts.First, "\n"))
+	}
+}
+
+// rollsBack has a release installed whose server does not come up: that is told
+// in three lines, and the version before serves on.
+func (b *box) rollsBack(version string) {
+	b.t.Helper()
+	l := load.Load{Dial: b.Dial, URL: plain, Small: "/livez", Kept: 2, Fresh: 2, Pace: 5 * time.Millisecond}
+	counts := b.while(l, func() {
+		r := b.Sh(b.t.Context(), `dpkg -i `+brokenIn)
+		said := 0
+		for line := range strings.Lines(r.Err) {
+			if strings.HasPrefix(line, "whisper-appliance: ") && !strings.HasPrefix(line, "whisper-appliance: slot ") {
+				said++
+			}
+		}
+		if r.Code != 0 || said != 3 || !strings.Contains(r.Err, "the one before serves on") {
+			b.t.Errorf("a release that does not come up: %d lines, %v", said, r)
+		}
+	})
+	figure(b.t, "upgrade rolled back: %v", counts)
+	if asked, failed := counts.Total(); failed != 0 || asked == 0 {
+		b.t.Errorf("rolled back: failed:\n%s", strings.Join(counts.First, "\n"))
+	}
+	if got := b.version(); got != version {
+		b.t.Errorf("version %s serves, want %s", got, version)
+	}
+	if got := b.must(`dpkg-query -W -f '${Status}' whisper-appliance`); got != "install ok installed" {
+		b.t.Errorf("the package is %q", got)
+	}
+}
+
+// asAdministratorsLeftIt looks for their drop-in, and for what they disabled
+// and masked.
+func (b *box) asAdministratorsLeftIt() {
+	b.t.Helper()
+	if got := b.property(server, "Environment"); !strings.Contains(got, "E2E=kept") {
+		b.t.Errorf("the administrator's drop-in is gone: %q", got)
+	}
+	for unit, want := range map[string]string{"whisper-appliance-housekeeping.timer": "disabled", "whisper-appliance-journal.socket": "masked"} {
+		if got := b.must(`systemctl is-enabled "$1" || true`, unit); got != want {
+			b.t.Errorf("%s is %q, and was %s", unit, got, want)
+		}
+		if got := b.property(unit, "ActiveState"); got != "inactive" {
+			b.t.Errorf("%s is %s", unit, got)
+		}
+	}
+}
+
+// TestImage: installed where systemd does not run, as when an image is made,
+// the release is placed and nothing is started; the first boot serves.
+func TestImage(t *testing.T) {
+	b := fresh(t, bookworm)
+	b.must(`unshare --mount --pid --fork sh -euc 'mount -t tmpfs tmpfs /run; dpkg -i "$1"' sh ` + debIn)
+	if got := b.must(`readlink /opt/whisper-appliance/current; readlink /opt/whisper-appliance/stable`); got != "slots/a\nslots/a" {
+		t.Errorf("current and stable name %q", got)
+	}
+	if got := b.must(`pgrep -a whisper-applian || true`); got != "" {
+		t.Errorf("processes run: %s", got)
+	}
+	if status, _ := b.get(plain + "/livez"); status != 0 {
+		t.Errorf("somebody answers with %d", status)
+	}
+	b.must(`systemctl is-enabled whisper-appliance.target whisper-appliance.socket`)
+	if err := b.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.transcribes(secure)
+	b.smoke()
+}
+
+// TestReload: settings that are wrong fail it and change nothing, those that
+// are right are taken in, and no request is lost.
+func TestReload(t *testing.T) {
+	const bad, good = "/etc/whisper-appliance/config.d/98-bad.toml", "/etc/whisper-appliance/config.d/99-good.toml"
+	b := shared(t)
+	pid := b.property(server, "MainPID")
+	defer b.Sh(t.Context(), `rm -f "$1" "$2"; systemctl reload whisper-appliance`, bad, good)
+	wav, _ := reference(t)
+	since := b.must(`date +%s`)
+	l := load.Load{Dial: b.Dial, URL: plain, Small: "/livez", Kept: 2, Fresh: 2, Pace: 5 * time.Millisecond, Short: wav, Expect: "window"}
+	counts := b.while(l, func() {
+		for _, level := range []string{"debug", "info", "warn", "info"} {
+			b.must(`printf '[log]\nlevel = "%s"\n' "$2" >"$1"; systemctl reload whisper-appliance`, good, level)
+		}
+		r := b.Sh(t.Context(), `printf '[log]\nlevel = "loud"\n' >"$1"; systemctl reload whisper-appliance`, bad)
+		if r.Code == 0 {
+			t.Error("a reload with settings that are wrong says nothing")
+		}
+	})
+	figure(t, "5 reloads: %v", counts)
+	if asked, failed := counts.Total(); failed != 0 || asked == 0 {
+		t.Errorf("failed:\n%s", strings.Join(counts.First, "\n"))
+	}
+	if now := b.property(server, "MainPID"); now != pid {
+		t.Errorf("reload made process %s of %s", now, pid)
+	}
+	entries, err := b.Journal(t.Context(), "--since=@"+since, "_SYSTEMD_UNIT="+server, "--grep=^reloaded")
+	if err != nil || len(entries) != 3 { // at warn it is not told
+		t.Errorf("%d entries say that the settings were taken in, want 3: %v", len(entries), err)
+	}
 }
 
 // TestSystemctl: the verbs do what they say.

@@ -20,7 +20,7 @@ const (
 	switches     = 10
 	switchLimit  = 90 * time.Second
 	leastAsked   = 50_000
-	longLasts    = 60 * time.Second // of speech, so that a transcription spans a switch
+	longLasts    = 24 * time.Second // of speech, so that a transcription spans a switch
 	crashes      = 5
 	loopWatched  = 30 * time.Second
 	fewestWorker = 4
@@ -87,7 +87,7 @@ func TestSwitchesLoseNothing(t *testing.T) {
 	b := shared(t)
 	b.bothSlots()
 	wav, _ := reference(t)
-	l := load.Load{Dial: b.Dial, URL: plain, Small: "/livez", Kept: fewestWorker, Fresh: fewestWorker, Pace: 4 * time.Millisecond,
+	l := load.Load{Dial: b.Dial, URL: plain, Small: "/livez", Kept: fewestWorker, Fresh: fewestWorker, Pace: 10 * time.Millisecond,
 		Short: wav, Long: longClip(t), Expect: "window", Seen: new(atomic.Int64)}
 	begin := time.Now()
 	var slowest time.Duration

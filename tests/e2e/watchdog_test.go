@@ -64,35 +64,82 @@ func TestWatchdogKills(t *testing.T) {
 	}
 }
 
-// TestWatchdogHang: one call of ours that never returns is enough, though
-// everything else goes on. The server is one built with fault points.
-func TestWatchdogHang(t *testing.T) {
-	const point = "server.call"
-	root := checkout(t)
-	if exec.Command("grep", "-rqF", `faultpoint.Here("`+point+`")`, filepath.Join(root, "internal"), filepath.Join(root, "cmd")).Run() != nil {
-		t.Skipf("the server has no fault point %q", point)
-	}
-	b := shared(t)
-	program := filepath.Join(t.TempDir(), "server")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "faults", "-o", program, "./cmd/whisper-appliance-server")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+// faultsIn is the file that says which fault point does what. Server and engine
+// can write it, each as its own user.
+const faultsIn = "/var/lib/whisper-appliance/e2e-faults"
+
+// withFaults gives a program of the slot that serves its fault points, until
+// the end of the test.
+func (b *box) withFaults(name string, env []string, tags string) {
+	b.t.Helper()
+	program := filepath.Join(b.t.TempDir(), name)
+	build := exec.CommandContext(b.t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-tags", tags, "-o", program, "./cmd/"+name)
+	build.Dir, build.Env = checkout(b.t), append(os.Environ(), env...)
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+		b.t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
-	// Beside the slot's own: a program knows its slot by where it lies.
-	inside := "/opt/whisper-appliance/slots/" + b.serving() + "/bin/e2e-server"
-	const faults = "/var/lib/whisper-appliance/e2e-faults"
-	if err := b.CopyIn(t.Context(), program, inside, 0o755); err != nil {
-		t.Fatal(err)
+	inside := "/opt/whisper-appliance/slots/" + b.serving() + "/bin/" + name
+	b.must(`mv "$1" /srv/e2e/whole; install -m 0666 -o whisper-appliance /dev/null "$2"`, inside, faultsIn)
+	b.t.Cleanup(func() {
+		r := b.Sh(context.WithoutCancel(b.t.Context()), `mv /srv/e2e/whole "$1"; rm -f "$2"`, inside, faultsIn)
+		if r.Code != 0 {
+			b.t.Errorf("the slot is not as it was: %v", r)
+		}
+	})
+	if err := b.CopyIn(b.t.Context(), program, inside, 0o755); err != nil {
+		b.t.Fatal(err)
 	}
-	defer b.Sh(t.Context(), `rm -f "$1" "$2"`, inside, faults)
-	b.must(`echo "$2 hang" >"$1"; chown whisper-appliance: "$1"`, faults, point)
-	since := b.must(`date +%s`)
-	b.impatient(server, "ExecStart=", "ExecStart="+inside, "Environment=WHISPER_APPLIANCE_FAULTS="+faults)
-	b.must(`systemctl restart whisper-appliance.service`)
-	pid := b.property(server, "MainPID")
-	go b.client.Get(plain + "/health/detailed") //nolint:errcheck,bodyclose // what may hang is asked for
-	b.killedByWatchdog(server, pid, since)
+}
+
+// messageOverdue is the id of the entry that names the call which hangs.
+const messageOverdue = "b6d1f84e39c04a7795e20c1fd8a3764b"
+
+// TestWatchdogHang: one call of ours that never returns, and one loop that
+// stands still, are enough, though everything else goes on.
+func TestWatchdogHang(t *testing.T) {
+	for name, point := range map[string]string{"hanging call": "server.probe", "deadlocked loop": "server.status"} {
+		t.Run(name, func(t *testing.T) {
+			b := shared(t)
+			b.withFaults("whisper-appliance-server", []string{"CGO_ENABLED=0"}, "faults")
+			b.impatient(server, "Environment=WHISPER_APPLIANCE_FAULTS="+faultsIn)
+			b.must(`systemctl restart whisper-appliance.service`)
+			pid, since := b.property(server, "MainPID"), b.must(`date +%s`)
+			b.must(`echo "$2 hang" >"$1"`, faultsIn, point)
+			b.until("it hangs", 10*time.Second, func() bool { return b.must(`cat "$1"`, faultsIn) == "" })
+			b.killedByWatchdog(server, pid, since)
+			b.namesTheCall(since)
+		})
+	}
+}
+
+// namesTheCall wants the entry that says, before the kill, which call hangs.
+func (b *box) namesTheCall(since string) {
+	b.t.Helper()
+	entries, err := b.Journal(b.t.Context(), "--since=@"+since, "MESSAGE_ID="+messageOverdue)
+	if err != nil || len(entries) == 0 || entries[0]["CALL"] == "" || entries[0]["STACKS"] == "" {
+		b.t.Errorf("the journal does not say which call hangs: %v, %v", entries, err)
+	}
+}
+
+// TestWatchdogStuckEngine: a window that never ends costs the engine its life,
+// and the next recording gets another.
+func TestWatchdogStuckEngine(t *testing.T) {
+	b := shared(t)
+	unit := b.engineUnit()
+	b.withFaults("whisper-appliance-engine", []string{"CGO_ENABLED=1"}, "whisper,netgo,osusergo,faults")
+	b.impatient(unit, "Environment=WHISPER_APPLIANCE_FAULTS="+faultsIn, "BindPaths="+faultsIn, "ReadWritePaths="+faultsIn)
+	b.must(`systemctl stop "$1"`, unit)
+	b.transcribes(plain)
+	pid, since := b.property(unit, "MainPID"), b.must(`date +%s`)
+	b.must(`echo "engine.window hang" >"$1"`, faultsIn)
+	wav, _ := reference(t)
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := b.upload(plain, "reference.wav", wav)
+		answered <- status
+	}()
+	b.killedByWatchdog(unit, pid, since)
+	figure(t, "the recording that the engine was stuck with: status %d", <-answered)
 }
 
 // slowDown holds a unit's process up for two thirds of its time.
