@@ -79,7 +79,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
 	@touch $@
 
 # The dates in it are the commit's: two builds of one commit are the same.
-$(DEB)/.built: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+$(DEB)/.built: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
 $(DEB)/.built: $(SLOT)/.built $(shell git ls-files -co --exclude-standard -- units packaging/deb packaging/man changelog 2>/dev/null)
 	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
 	@CGO_ENABLED=0 go run -tags man -ldflags '$(LDFLAGS)' ./cmd/whisper-appliance man $(BUILD)/man
@@ -135,7 +135,7 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 # setup.sh has installed ffmpeg: no test may miss it.
 test: export WA_NO_SKIP := ffmpeg is not installed
 test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
-	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs e2e=720
+	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs e2e=900
 
 test-tools: ## install what the suites need beside the build's tools
 	@packaging/setup.sh test

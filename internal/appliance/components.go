@@ -88,7 +88,7 @@ func (p Parts) Components() []component.Component {
 			Without: "the engine may fail: a smaller model is advised", Check: p.checkMemory,
 		},
 		{Name: "vad", Does: "speech detection by a model", Planned: later, Without: "windows are cut where the sound is quiet"},
-		{Name: "systemd", Does: "the states of our units", Checked: "it is asked over D-Bus",
+		{Name: "systemd", Does: "the states of our units", Every: 10 * time.Second, Checked: "it is asked over D-Bus",
 			Without: "units are shown as not available; all else works", Search: []string{paths.MachineAt("").SystemBus}},
 		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
 		{Name: "updater", Does: "signed updates", Planned: later, Without: "new versions come by apt; the enterprise update endpoints answer false with this reason"},

@@ -99,6 +99,17 @@ func TestNoCrashTakesAPort(t *testing.T) {
 	}
 }
 
+// TestSharedSocketStaysNonBlocking: systemd sets the flag anew at each start,
+// for everybody who shares the socket.
+func TestSharedSocketStaysNonBlocking(t *testing.T) {
+	units := all(t, "*.service")
+	for _, name := range []string{"whisper-appliance.service", "whisper-appliance-next@.service"} {
+		if !units[name].has("Service.NonBlocking", "yes") {
+			t.Errorf("%s makes the port's socket blocking for the other server", name)
+		}
+	}
+}
+
 // TestPrivateSockets: only the port and the API's socket are everybody's.
 func TestPrivateSockets(t *testing.T) {
 	for name, u := range all(t, "*.socket") {
