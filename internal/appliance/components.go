@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,7 +41,12 @@ const later = "comes with a later version"
 // Components declares every part of the appliance: its name, what it needs,
 // and what the appliance does without it.
 func (p Parts) Components() []component.Component {
-	list := []component.Component{
+	return slices.Concat(p.house(), p.work(), []component.Component{p.systemd()}, planned())
+}
+
+// house is what has to be there for anything to be served.
+func (p Parts) house() []component.Component {
+	return []component.Component{
 		{
 			Name: "state", Does: "the directories for all that is kept", Critical: true, Every: 5 * time.Second,
 			Checked: "they are made, and can be read and written",
@@ -69,6 +75,12 @@ func (p Parts) Components() []component.Component {
 			Without: "every key is refused; root on the Unix socket may all, and private addresses may transcribe",
 			Search:  []string{p.keysFile()}, Check: p.checkKeys,
 		},
+	}
+}
+
+// work is what turns a recording into text.
+func (p Parts) work() []component.Component {
+	return []component.Component{
 		{
 			Name: "decoder", Does: "turns media into sound, a sandboxed process for each file", Checked: "its programs and its socket are there",
 			Every:   5 * time.Second,
@@ -87,27 +99,30 @@ func (p Parts) Components() []component.Component {
 			Name: "memory", Does: "room for the model in use", Needs: []string{"models"}, Checked: "what is available, against what the model needs",
 			Without: "the engine may fail: a smaller model is advised", Check: p.checkMemory,
 		},
+	}
+}
+
+// systemd is what is known of our units. A server that systemd does not run has none.
+func (p Parts) systemd() component.Component {
+	c := component.Component{
+		Name: "systemd", Does: "the states of our units", Every: 10 * time.Second, Checked: "it is asked over D-Bus",
+		Without: "units are shown as not available; all else works", Search: []string{paths.MachineAt("").SystemBus},
+		Check: func(ctx context.Context) (string, error) { return "", p.Systemd(ctx) },
+	}
+	if p.Systemd == nil && p.Appliance != nil {
+		c.Planned, c.Check = "systemd does not run this server", nil
+	}
+	return c
+}
+
+// planned is what is not there yet.
+func planned() []component.Component {
+	return []component.Component{
 		{Name: "vad", Does: "speech detection by a model", Planned: later, Without: "windows are cut where the sound is quiet"},
-		{Name: "systemd", Does: "the states of our units", Every: 10 * time.Second, Checked: "it is asked over D-Bus",
-			Without: "units are shown as not available; all else works", Search: []string{paths.MachineAt("").SystemBus}},
 		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
 		{Name: "updater", Does: "signed updates", Planned: later, Without: "new versions come by apt; the enterprise update endpoints answer false with this reason"},
 		{Name: "maintenance", Does: "maintenance mode", Planned: later, Without: "the enterprise maintenance keys answer false with this reason"},
 	}
-	for i := range list {
-		if list[i].Name == "systemd" {
-			p.declareSystemd(&list[i])
-		}
-	}
-	return list
-}
-
-func (p Parts) declareSystemd(c *component.Component) {
-	if p.Systemd == nil && p.Appliance != nil {
-		c.Planned = "systemd does not run this server"
-		return
-	}
-	c.Check = func(ctx context.Context) (string, error) { return "", p.Systemd(ctx) }
 }
 
 func (p Parts) config() *config.Config {
