@@ -152,17 +152,9 @@ func (a *appliant) line(s *server.Server) string {
 	return fault.Short(line)
 }
 
-// units, unit and ping ask systemd.
+// units and ping ask systemd.
 func (a *appliant) units(ctx context.Context) ([]systemd.Unit, error) {
 	return a.bus.Units(ctx, systemd.Ours()...)
-}
-
-func (a *appliant) unit(ctx context.Context, name string) (systemd.Unit, error) {
-	units, err := a.bus.Units(ctx, name)
-	if err != nil || len(units) == 0 {
-		return systemd.Unit{}, err
-	}
-	return units[0], nil
 }
 
 func (a *appliant) ping(ctx context.Context) error {

@@ -127,7 +127,7 @@ func reserved() []string {
 func (a *appliant) assemble(stderr io.Writer) error {
 	c := a.settings.Current()
 	if a.supervised {
-		a.parts = appliance.Supervised(a.paths, a.settings.Current, a.log, a.unit)
+		a.parts = appliance.Supervised(a.paths, a.settings.Current, a.log, a.bus.Unit)
 	} else {
 		if err := a.paths.Prepare(); err != nil {
 			return err

@@ -211,9 +211,6 @@ func (u busUnits) ResetFailed(ctx context.Context, unit string) error {
 }
 
 func (u busUnits) State(ctx context.Context, unit string) (slot.State, error) {
-	list, err := u.bus.Units(ctx, unit)
-	if err != nil || len(list) != 1 {
-		return slot.State{}, cmp.Or(err, fmt.Errorf("systemd lists %d units called %s", len(list), unit))
-	}
-	return slot.State{Active: list[0].Active, PID: list[0].MainPID, Invocation: list[0].Invocation}, nil
+	seen, err := u.bus.Unit(ctx, unit)
+	return slot.State{Active: seen.Active, PID: seen.MainPID, Invocation: seen.Invocation}, err
 }

@@ -233,12 +233,12 @@ func (p Parts) checkEngine(context.Context) (string, error) {
 	if err := present("engine_missing", p.engineFiles()); err != nil {
 		return "", err
 	}
-	if why := p.Appliance.EngineDown(); why != "" && !p.Appliance.EngineRunning() {
+	if p.Appliance.EngineRunning() { // asks systemd anew: once
+		return "running", nil
+	}
+	if why := p.Appliance.EngineDown(); why != "" {
 		return "", fault.New(fault.Unavailable, "engine_down", "the engine cannot be started: %s", why).
 			Try("its own words are in the journal")
-	}
-	if p.Appliance.EngineRunning() {
-		return "running", nil
 	}
 	return "starts when it is needed", nil
 }

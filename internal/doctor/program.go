@@ -215,7 +215,7 @@ func (d *Doctor) versions(ctx context.Context) []Finding {
 	if !d.installed() {
 		return one(well("there are no slots: this is no installed appliance"))
 	}
-	slots := &slot.Slots{Dir: d.Paths.Slots, Current: d.Paths.Current, Stable: d.Paths.Stable, Golden: d.Paths.Golden}
+	slots := slot.Of(d.Paths.Slots, d.Paths.Current, d.Paths.Stable, d.Paths.Golden)
 	serving, err := slots.Serving()
 	switch {
 	case err != nil:

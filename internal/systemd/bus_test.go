@@ -219,6 +219,23 @@ func TestDialChoosesDoor(t *testing.T) {
 	}
 }
 
+// TestUnit: one unit is the first and only of Units, by its exact name.
+func TestUnit(t *testing.T) {
+	f := newFake(t, false)
+	b, err := (&Bus{doors: []door{f.door()}}).dialed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close() //nolint:errcheck // the test ends
+	u, err := b.Unit(t.Context(), "nobody.service")
+	if err != nil || u.Name != "nobody.service" || u.Load != "not-found" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if _, err := b.Unit(t.Context(), "whisper-nobody@*.service"); err == nil {
+		t.Error("a pattern that fits nothing gave a unit")
+	}
+}
+
 // TestDialIsBounded: what listens and never answers holds nobody up.
 func TestDialIsBounded(t *testing.T) {
 	f := newFake(t, true)

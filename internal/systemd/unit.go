@@ -92,6 +92,15 @@ func (b *Bus) listUnits(ctx context.Context, names []string) ([]listed, error) {
 	return list, nil
 }
 
+// Unit asks for one unit by name. One that is not there has Load "not-found".
+func (b *Bus) Unit(ctx context.Context, name string) (Unit, error) {
+	list, err := b.Units(ctx, name)
+	if err != nil || len(list) != 1 {
+		return Unit{}, cmp.Or(err, fmt.Errorf("systemd lists %d units called %s", len(list), name))
+	}
+	return list[0], nil
+}
+
 // listed is a unit as the manager's lists have it.
 type listed struct {
 	Name, Description, Load, Active, Sub, Following string
