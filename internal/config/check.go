@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // check is a rule for a string: whether it holds, and what would be right.
@@ -29,6 +31,14 @@ func checkOf(name string) check {
 		return check{isName, `a model's name, such as "base" or "large-v3-turbo"; "whisper-appliance models list" shows them`}
 	case "mirror":
 		return check{isMirror, `empty, the full path of a directory, or an address that begins with http:// or https://`}
+	case "window":
+		return check{isWindow, `empty, or two times of the day such as "02:00-05:00"`}
+	case "day":
+		return check{isDay, `one of mon, tue, wed, thu, fri, sat and sun`}
+	case "source":
+		return check{isSource, `the full path of a directory, or an address that begins with https:// or http://`}
+	case "version":
+		return check{isVersion, `empty, or a version such as "1.4.2"`}
 	case "language":
 		return check{isLanguage, `"auto" or a language's code in two or three small letters, such as "en"`}
 	}
@@ -93,4 +103,27 @@ func onlyOf(s, marks string, digits bool) bool {
 		}
 	}
 	return true
+}
+
+// isWindow takes "" and HH:MM-HH:MM.
+func isWindow(s string) bool {
+	from, to, two := strings.Cut(s, "-")
+	return s == "" || two && isClock(from) && isClock(to) && from != to
+}
+
+func isClock(s string) bool {
+	_, err := time.Parse("15:04", s)
+	return err == nil && len(s) == len("15:04")
+}
+
+func isDay(s string) bool {
+	return slices.Contains([]string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, s)
+}
+
+func isSource(s string) bool { return s != "" && isMirror(s) }
+
+// isVersion leaves the rest to the updater, which knows how versions are
+// compared.
+func isVersion(s string) bool {
+	return s == "" || len(s) <= 64 && s[0] >= '0' && s[0] <= '9' && onlyOf(s, ".-+", true)
 }

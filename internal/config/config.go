@@ -23,6 +23,7 @@ type Config struct {
 	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
+	Update        Update        `toml:"update" doc:"How the appliance keeps itself up to date. Root's updater reads config.toml and config.d alone, nothing that the page saved here: the page has a policy of its own with the updater, and what is set here wins over it."`
 	Log           Log           `toml:"log" doc:"What is logged."`
 }
 
@@ -85,6 +86,20 @@ type Decode struct {
 	Timeout time.Duration `toml:"timeout" min:"1s" doc:"The longest that decoding one file may take."`
 }
 
+// Update is the [update] section.
+type Update struct {
+	Channel   string        `toml:"channel" oneof:"stable beta" doc:"stable, or beta: releases before they are stable, too."`
+	Automatic string        `toml:"automatic" oneof:"off download install" doc:"What happens by itself: off (nothing), download (a new release is brought and verified) or install (it is installed in the window)."`
+	Window    string        `toml:"window" check:"window" doc:"When releases are installed by themselves, as \"02:00-05:00\" by the machine's clock; a window may go over midnight. Empty means at any time."`
+	Days      []string      `toml:"days" check:"day" doc:"On which days, such as [\"sat\", \"sun\"]: those on which the window begins. None means every day."`
+	Trial     time.Duration `toml:"trial" min:"10s" max:"24h" doc:"How long a new release must be healthy before it is committed."`
+	Sources   []string      `toml:"sources" check:"source" doc:"Where releases come from: addresses that begin with https:// (or http://: what comes is verified all the same), or full paths of directories. None means the one that the package came with. They are asked in this order."`
+	Pin       string        `toml:"pin" check:"version" doc:"The one version to be installed and stayed with, such as \"1.4.2\". Empty means the newest of the channel."`
+	Rollout   int           `toml:"rollout" min:"-1" max:"99" doc:"This machine's place in staged roll-outs: 0 is among the first that are offered a release, 99 the last. -1 means that it is drawn from the machine's id, anew for each release."`
+	Keep      int           `toml:"keep" min:"10" max:"100000" doc:"How many deployments the record keeps."`
+	Rate      Bytes         `toml:"rate" doc:"The most that a download takes of the line each second; 0 means no limit."`
+}
+
 // Log is the [log] section.
 type Log struct {
 	Level  string `toml:"level" oneof:"debug info warn error" doc:"The least that is logged: debug, info, warn or error. The default is that of the profile production, see [environment]."`
@@ -102,6 +117,7 @@ func Default() *Config {
 		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Device: "cpu"},
 		Transcription: Transcription{Language: "auto", BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},
+		Update:        Update{Channel: "stable", Automatic: "download", Window: "02:00-05:00", Trial: 10 * time.Minute, Rollout: -1, Keep: 1000},
 		Log:           Log{Level: "info", Format: "auto"},
 	}
 }

@@ -74,6 +74,12 @@ type Paths struct {
 	Stable     string // link to the slot that was last found good
 	Golden     string // the package's own release, which no update writes
 	Updater    string // what the updater must keep; its lock is here too
+	UpdaterRun string // what the updater shows to everybody while the machine runs
+	Fetched    string // what the fetcher brought
+	UpdaterBin string // the updater's program, the package's
+	TrustRoot  string // the root of trust that the package carries
+	Source     string // file with the address that the package takes releases from
+	GoldenOld  string // the release of the package before, until the new one is committed
 	UnitFFmpeg string // what the decoder's unit executes
 	DropIns    string // where administrators and doctor put drop-ins for units
 	Shipped    string // where the package's units are

@@ -49,7 +49,7 @@ func (p Paths) Grantable(dir string) error {
 			return bad("holds what others have")
 		}
 	}
-	closed := []string{p.Run, p.Updater, p.Shipped, p.DropIns, p.Golden, p.Slots, filepath.Dir(p.Config)}
+	closed := []string{p.Run, p.Updater, p.UpdaterRun, p.Fetched, p.Shipped, p.DropIns, p.Golden, p.Slots, filepath.Dir(p.Config)}
 	for _, ours := range append(closed, p.State, p.Cache) {
 		if ours != "" && atOrBelow(ours, real) {
 			return bad("holds the appliance's own " + ours)

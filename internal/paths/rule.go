@@ -26,8 +26,12 @@ func ruleOf(name string) rule {
 		return rule{kind: "directory", shipped: true}
 	case "current", "stable":
 		return rule{kind: "link", shipped: true}
-	case "updater", "drop-ins", "config.d", "configuration":
+	case "updater", "updater run", "fetched", "golden before", "drop-ins", "config.d", "configuration":
 		return rule{kind: "directory"}
+	case "updater program", "trust root":
+		return rule{kind: "file", shipped: true}
+	case "source":
+		return rule{kind: "file"}
 	case "config":
 		return rule{kind: "file", read: true}
 	case "keys":

@@ -43,6 +43,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/environment", "internal/paths"},
 	{"internal/component", "internal/fault"},
 	{"internal/watchdog", ""},
+	{"internal/deployment", "internal/durable internal/fault"},
 	{"internal/audio", "internal/fault"},
 	{"internal/auth", "internal/config internal/fault"},
 	{"internal/cert", "github.com/gofrs/flock internal/durable internal/fault"},
