@@ -33,11 +33,12 @@ func appliance(t *testing.T) (string, Paths) {
 	}
 	env := machine(root+slotsDir+"/a/bin/x", map[string]string{"PATH": root + "/bin"}, nil)
 	env.Root = root
-	for _, ffmpeg := range []string{root + "/bin/ffmpeg", root + "/usr/bin/ffmpeg"} {
-		if err := os.MkdirAll(filepath.Dir(ffmpeg), 0o755); err != nil {
+	for _, file := range []string{"/bin/ffmpeg", "/usr/bin/ffmpeg", packageDir + "/whisper-appliance-updater", packageDir + "/trust/root.json"} {
+		file = root + file
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(ffmpeg, nil, 0o755); err != nil {
+		if err := os.WriteFile(file, nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
