@@ -191,11 +191,12 @@ type Policy struct {
 
 // Quarantine is a release that is refused.
 type Quarantine struct {
-	Digest  string    `json:"digest"`  // of the manifest, or of the artefact where none could be read
-	Version string    `json:"version"` // as it called itself
-	Reason  string    `json:"reason"`  // stable code
-	Says    string    `json:"says"`
-	At      time.Time `json:"at"`
+	Digest   string    `json:"digest,omitempty"`   // of the manifest; "" where none could be read
+	Artefact string    `json:"artefact,omitempty"` // SHA-256 of the file that it came in, where it came in one
+	Version  string    `json:"version"`            // as it called itself
+	Reason   string    `json:"reason"`             // stable code
+	Says     string    `json:"says"`
+	At       time.Time `json:"at"`
 }
 
 // Files below the updater's directories.

@@ -12,6 +12,7 @@ package slot
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -106,6 +107,13 @@ func (m Manifest) Fits() error {
 // said of it.
 func (m Manifest) Same(other Manifest) bool {
 	return bytes.Equal(m.encode(), other.encode())
+}
+
+// Digest is the SHA-256 of the manifest as it is written, in hex: it names the
+// release and every byte of it.
+func (m Manifest) Digest() string {
+	sum := sha256.Sum256(m.encode())
+	return hex.EncodeToString(sum[:])
 }
 
 // perm is f's mode; the manifest's form was checked before.

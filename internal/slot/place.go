@@ -25,12 +25,6 @@ func (s *Slots) trash() string   { return filepath.Join(filepath.Dir(s.Dir), ".t
 // there. progress is told of the bytes that were copied and read back; it may be
 // nil.
 func (s *Slots) Place(ctx context.Context, from, name string, progress func(done, total int64)) (Manifest, error) {
-	if err := s.placeable(name); err != nil {
-		return Manifest{}, err
-	}
-	if err := s.Sweep(); err != nil {
-		return Manifest{}, err
-	}
 	diffs, m, err := Verify(ctx, from, Check{Shallow: true})
 	if err != nil {
 		return m, err
@@ -41,56 +35,103 @@ func (s *Slots) Place(ctx context.Context, from, name string, progress func(done
 	if err := m.Fits(); err != nil {
 		return m, err
 	}
+	staged, err := s.Stage(ctx, name, m, func(ctx context.Context, dir string) error {
+		return copyTree(ctx, from, dir, m, half(progress, 0))
+	})
+	if err != nil {
+		return m, err
+	}
+	defer staged.Discard()
+	return m, staged.Publish(ctx, half(progress, m.Size()))
+}
+
+// half is progress of the first or second of two equal halves.
+func half(progress func(done, total int64), offset int64) func(done, total int64) {
+	return func(done, total int64) {
+		if progress != nil {
+			progress(offset+done, 2*total)
+		}
+	}
+}
+
+// Staged is a release that lies beside the slots and is to get the name of one.
+type Staged struct {
+	slots *Slots
+	dir   string
+	name  string
+	m     Manifest
+}
+
+// Stage lets fill put the release m into an empty directory beside the slots,
+// for the slot name. It refuses what Place refuses, and m that would not fit on
+// the disk, before it calls fill. What fill has put there is held against m by
+// Publish. Whoever calls it calls Discard at the end, and Lock before.
+func (s *Slots) Stage(ctx context.Context, name string, m Manifest, fill func(ctx context.Context, dir string) error) (*Staged, error) {
+	if err := s.Admit(name, m); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(s.staging(), name+"-")
+	if err != nil {
+		return nil, cannotWrite(s.staging(), err)
+	}
+	staged := &Staged{slots: s, dir: dir, name: name, m: m}
+	if err := fill(ctx, dir); err != nil {
+		staged.Discard()
+		return nil, fmt.Errorf("copy to slot %s: %w", name, err)
+	}
+	faultpoint.Here("slot.copied")
+	return staged, nil
+}
+
+// Admit is nil where the release m may be placed in the slot name and would fit
+// there. It makes the directories that this needs, and removes what an earlier
+// run has left in them.
+func (s *Slots) Admit(name string, m Manifest) error {
+	if err := s.placeable(name); err != nil {
+		return err
+	}
+	if err := s.Sweep(); err != nil {
+		return err
+	}
 	for _, dir := range []string{s.Dir, s.staging(), s.trash()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return m, cannotWrite(dir, err)
+			return cannotWrite(dir, err)
 		}
 	}
 	if err := s.oneDisk(name); err != nil {
-		return m, err
+		return err
 	}
-	if err := s.enough(m); err != nil {
-		return m, err
-	}
-	if err := s.stage(ctx, from, name, m, progress); err != nil {
-		return m, err
-	}
-	return m, s.sweepTrash()
+	return s.enough(m)
 }
 
-// stage does the work of Place, and leaves nothing in .staging.
-func (s *Slots) stage(ctx context.Context, from, name string, m Manifest, progress func(done, total int64)) error {
-	dir, err := os.MkdirTemp(s.staging(), name+"-")
-	if err != nil {
-		return cannotWrite(s.staging(), err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the next run sweeps
-	half := func(offset int64) func(done, total int64) {
-		return func(done, total int64) {
-			if progress != nil {
-				progress(offset+done, 2*total)
-			}
-		}
-	}
-	if err := copyTree(ctx, from, dir, m, half(0)); err != nil {
-		return fmt.Errorf("copy to slot %s: %w", name, err)
-	}
-	faultpoint.Here("slot.copied")
-	if err := toDisk(dir, m); err != nil {
+// Discard removes what was staged, unless it was published.
+func (st *Staged) Discard() {
+	os.RemoveAll(st.dir) //nolint:errcheck // the next run sweeps
+}
+
+// Publish writes what was staged out to the disk, reads every byte of it back,
+// and gives it the name of its slot; what was there before is removed. progress
+// is told of the bytes read back; it may be nil. On errors see Place.
+func (st *Staged) Publish(ctx context.Context, progress func(done, total int64)) error {
+	s, dir, name := st.slots, st.dir, st.name
+	if err := toDisk(dir, st.m); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
-	diffs, back, err := Verify(ctx, dir, Check{Owned: s.Owned, Progress: half(m.Size())})
+	diffs, back, err := Verify(ctx, dir, Check{Owned: s.Owned, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
-	if len(diffs) > 0 || !back.Same(m) {
+	if len(diffs) > 0 || !back.Same(st.m) {
 		return damaged(dir, diffs)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	faultpoint.Here("slot.read_back")
-	return s.publish(dir, name)
+	if err := s.publish(dir, name); err != nil {
+		return err
+	}
+	return s.sweepTrash()
 }
 
 // publish gives the tree in dir the slot's name. What was there is in .trash

@@ -29,6 +29,10 @@ type Slots struct {
 	Stable  string // link to the slot that was last found good
 	Golden  string // the package's own release
 
+	// GoldenBefore is the release of the package before, where that is kept until
+	// the new one has proved itself; "" = nowhere.
+	GoldenBefore string
+
 	// Room is free space that must stay when a release is placed, in bytes; 0
 	// is 16 MiB.
 	Room int64
@@ -165,6 +169,18 @@ func (s *Slots) Prepare() error {
 		return cannotWrite(s.Dir, err)
 	}
 	return nil
+}
+
+// goldenBefore lets the slot golden be the release of the package before, until
+// the next Prepare. It tells whether there is one.
+func (s *Slots) goldenBefore() bool {
+	if s.GoldenBefore == "" {
+		return false
+	}
+	if _, err := Read(s.GoldenBefore); err != nil {
+		return false
+	}
+	return replaceLink(s.Path(Golden), s.GoldenBefore) == nil
 }
 
 // Slot states.

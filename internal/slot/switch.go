@@ -65,6 +65,7 @@ type Switch struct {
 	Socket  string                                    // the server's own, on this machine
 	Smoke   func(ctx context.Context, s string) error // asks the server behind a socket whether it serves
 	Proc    string                                    // the proc file system
+	Refused func(Manifest) error                      // why a release is no way back; nil = none is refused
 
 	Settle   time.Duration           // how long a started server may take to run the right program; 0 = 5 s
 	Patience time.Duration           // how long it may take to pass Smoke; 0 = 1 min
@@ -249,54 +250,6 @@ func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 		return s.rollback(ctx, out, before, err)
 	}
 	return nil
-}
-
-// rollback is the undo of Activate: the link back, and the server with it where
-// it does not run the old slot's program as it stands. cause is why.
-func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause error) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), backLimit, errOutOfTime)
-	defer cancel()
-	from, m, err := s.wayBack(ctx, out)
-	if err != nil {
-		return s.stuck(out, errors.Join(cause, err))
-	}
-	s.tell(StepRollback, "current names slot "+from)
-	faultpoint.Here("slot.rolling_back")
-	if err := s.Slots.Activate(from); err != nil {
-		return s.stuck(out, errors.Join(cause, err))
-	}
-	if s.attestOnce(ctx, s.Service, from, m, "") == nil {
-		return s.rolledBack(out, from, cause)
-	}
-	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
-	s.tell(StepRestart, s.Service+" through the link")
-	hint := s.Units.Restart(ctx, s.Service)
-	if err := s.attest(ctx, s.Service, from, m, before); err != nil {
-		return s.stuck(out, errors.Join(cause, hint, err))
-	}
-	return s.rolledBack(out, from, cause)
-}
-
-// wayBack is the slot to return to: the one that served; or the one last found
-// good, as for a run that goes on after a kill, when the link had moved
-// already; or else the package's own release. One that is damaged is passed over.
-func (s *Switch) wayBack(ctx context.Context, out Outcome) (string, Manifest, error) {
-	committed, err := s.Slots.Committed()
-	errs := []error{err}
-	for _, name := range []string{out.From, committed, Golden} {
-		if name == "" || name == out.To {
-			continue
-		}
-		diffs, m, err := Verify(ctx, s.Slots.Path(name), Check{Owned: s.Slots.Owned})
-		if err == nil && len(diffs) > 0 {
-			err = damaged(s.Slots.Path(name), diffs)
-		}
-		if err == nil {
-			return name, m, nil
-		}
-		errs = append(errs, err)
-	}
-	return "", Manifest{}, fmt.Errorf("no way back: %w", errors.Join(append(errs, errors.New("no other slot is whole"))...))
 }
 
 // retire stops the candidates of all slots, and their sockets: they are started

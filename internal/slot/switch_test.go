@@ -197,7 +197,7 @@ func TestSwitchFails(t *testing.T) {
 		{"the gate was faster", func(m *machine, s *Switch) {
 			m.after["restart "+server] = func() { s.Slots.Activate(A); m.launch(server) }
 		}, "rolled_back", false, A, 1},
-		{"nothing comes up any more", func(m *machine, s *Switch) { m.broken[server] = true }, "not_serving", false, "activating", 2},
+		{"nothing comes up any more", func(m *machine, s *Switch) { m.broken[server] = true }, "not_serving", false, "activating", 3},
 		{"the way back is gone", func(m *machine, s *Switch) {
 			m.broken[server+" of b"] = true
 			os.RemoveAll(s.Slots.Path(A))

@@ -1,0 +1,110 @@
+package slot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"whisper-appliance/internal/faultpoint"
+)
+
+// Back goes back from the slot that serves, as a trial that ended badly does:
+// the link to the slot name, or where that is damaged or does not come up to the
+// other ways back, and the server with it. Connections wait at the socket
+// meanwhile. What the slot is called that serves now is in Outcome.To. Like To
+// it can be killed and called again; the caller holds Lock.
+func (s *Switch) Back(ctx context.Context, name string) (Outcome, error) {
+	out := Outcome{}
+	var err error
+	if out.From, err = s.Slots.Serving(); err != nil {
+		return out, err
+	}
+	s.retire(ctx)
+	out.To, err = s.wayBack(ctx, out.From, name, s.invocation(ctx, s.Service))
+	return out, err
+}
+
+// rollback is the undo of Activate: the link back, and the server with it where
+// it does not run the old slot's program as it stands. cause is why.
+func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	name, err := s.wayBack(ctx, out.To, out.From, before)
+	if err != nil {
+		return s.stuck(out, errors.Join(cause, err))
+	}
+	return s.rolledBack(out, name, cause)
+}
+
+// wayBack leaves the slot bad for the first that is whole and comes up: the one
+// that served; the one last found good, as for a run that goes on after a kill,
+// when the link had moved already; the other slot; the package's own release, or
+// the one of the package before. Where none comes up the link stays with the
+// first that is whole, for the next start.
+func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string, error) {
+	committed, err := s.Slots.Committed()
+	errs := []error{err}
+	whole := ""
+	var tried []string
+	for _, name := range []string{first, committed, A, B, Golden, Golden} {
+		again := name == Golden && slices.Contains(tried, Golden)
+		if name == "" || name == bad || !again && slices.Contains(tried, name) {
+			continue
+		}
+		tried = append(tried, name)
+		if again && !s.Slots.goldenBefore() {
+			continue
+		}
+		m, err := s.acceptable(ctx, name)
+		if err == nil {
+			whole = cmp.Or(whole, name)
+			err = s.goBack(ctx, name, m, before)
+		}
+		if err == nil {
+			return name, nil
+		}
+		errs = append(errs, err)
+	}
+	if whole == "" {
+		return "", fmt.Errorf("no way back: %w", errors.Join(append(errs, errors.New("no other slot is whole"))...))
+	}
+	return whole, fmt.Errorf("no way back comes up: %w", errors.Join(append(errs, s.Slots.Activate(whole))...))
+}
+
+// acceptable is nil for a slot whose every byte is as its manifest says, and
+// that nobody has refused.
+func (s *Switch) acceptable(ctx context.Context, name string) (Manifest, error) {
+	diffs, m, err := Verify(ctx, s.Slots.Path(name), Check{Owned: s.Slots.Owned})
+	switch {
+	case err != nil:
+		return m, err
+	case len(diffs) > 0:
+		return m, damaged(s.Slots.Path(name), diffs)
+	case s.Refused != nil:
+		return m, s.Refused(m)
+	}
+	return m, nil
+}
+
+// goBack makes the slot name serve again, within backLimit.
+func (s *Switch) goBack(ctx context.Context, name string, m Manifest, before string) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), backLimit, errOutOfTime)
+	defer cancel()
+	s.tell(StepRollback, "current names slot "+name)
+	faultpoint.Here("slot.rolling_back")
+	if err := s.Slots.Activate(name); err != nil {
+		return err
+	}
+	if s.attestOnce(ctx, s.Service, name, m, "") == nil {
+		return nil
+	}
+	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
+	s.tell(StepRestart, s.Service+" through the link")
+	hint := s.Units.Restart(ctx, s.Service)
+	faultpoint.Here("slot.back")
+	if err := s.attest(ctx, s.Service, name, m, before); err != nil {
+		return errors.Join(hint, err)
+	}
+	return nil
+}
