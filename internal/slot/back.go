@@ -108,3 +108,10 @@ func (s *Switch) goBack(ctx context.Context, name string, m Manifest, before str
 	}
 	return nil
 }
+
+// Retire stops the candidates that a killed switch has left beside the server.
+// The caller holds Lock.
+func (s *Switch) Retire(ctx context.Context) error {
+	s.retire(ctx)
+	return ctx.Err()
+}

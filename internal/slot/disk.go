@@ -42,7 +42,7 @@ func (s *Slots) oneDisk(name string) error {
 const defaultRoom = 16 << 20
 
 // enough refuses a release that will not fit, with the bytes that are missing.
-func (s *Slots) enough(m Manifest) error {
+func (s *Slots) enough(bytes, inodes int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.staging(), &st); err != nil {
 		return fmt.Errorf("free space of %s: %w", s.staging(), err)
@@ -51,7 +51,6 @@ func (s *Slots) enough(m Manifest) error {
 	if room == 0 {
 		room = defaultRoom
 	}
-	bytes, inodes := needs(m, st.Bsize)
 	if missing := bytes + room - int64(st.Bavail)*st.Bsize; missing > 0 {
 		return fault.New(fault.NoSpace, "disk_full", "%d bytes (%s) are missing on the disk of %s: the release needs %s, and %s must stay free",
 			missing, fault.Bytes(missing), s.Dir, fault.Bytes(bytes), fault.Bytes(room)).
@@ -65,8 +64,12 @@ func (s *Slots) enough(m Manifest) error {
 	return nil
 }
 
-// needs is what m takes on a disk with blocks of that size.
-func needs(m Manifest, block int64) (bytes, inodes int64) {
+// block is what a file's size is rounded up to. Some file systems have larger
+// blocks, and room for that.
+const block = 4096
+
+// needs is what m takes on a disk.
+func needs(m Manifest) (bytes, inodes int64) {
 	dirs := map[string]bool{}
 	for _, f := range m.Files {
 		bytes += (f.Size + block - 1) / block * block

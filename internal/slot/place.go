@@ -35,8 +35,12 @@ func (s *Slots) Place(ctx context.Context, from, name string, progress func(done
 	if err := m.Fits(); err != nil {
 		return m, err
 	}
-	staged, err := s.Stage(ctx, name, m, func(ctx context.Context, dir string) error {
-		return copyTree(ctx, from, dir, m, half(progress, 0))
+	bytes, inodes := needs(m)
+	if err := s.Admit(name, bytes, inodes); err != nil {
+		return m, err
+	}
+	staged, err := s.Stage(ctx, name, func(ctx context.Context, dir string) (Manifest, error) {
+		return m, copyTree(ctx, from, dir, m, half(progress, 0))
 	})
 	if err != nil {
 		return m, err
@@ -62,31 +66,11 @@ type Staged struct {
 	m     Manifest
 }
 
-// Stage lets fill put the release m into an empty directory beside the slots,
-// for the slot name. It refuses what Place refuses, and m that would not fit on
-// the disk, before it calls fill. What fill has put there is held against m by
-// Publish. Whoever calls it calls Discard at the end, and Lock before.
-func (s *Slots) Stage(ctx context.Context, name string, m Manifest, fill func(ctx context.Context, dir string) error) (*Staged, error) {
-	if err := s.Admit(name, m); err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(s.staging(), name+"-")
-	if err != nil {
-		return nil, cannotWrite(s.staging(), err)
-	}
-	staged := &Staged{slots: s, dir: dir, name: name, m: m}
-	if err := fill(ctx, dir); err != nil {
-		staged.Discard()
-		return nil, fmt.Errorf("copy to slot %s: %w", name, err)
-	}
-	faultpoint.Here("slot.copied")
-	return staged, nil
-}
-
-// Admit is nil where the release m may be placed in the slot name and would fit
-// there. It makes the directories that this needs, and removes what an earlier
-// run has left in them.
-func (s *Slots) Admit(name string, m Manifest) error {
+// Admit is nil where a release of so many bytes, rounded up to blocks, and files
+// with directories may be placed in the slot name and would fit on the disk. It
+// makes the directories that this needs, and removes what an earlier run has
+// left in them.
+func (s *Slots) Admit(name string, bytes, inodes int64) error {
 	if err := s.placeable(name); err != nil {
 		return err
 	}
@@ -101,8 +85,29 @@ func (s *Slots) Admit(name string, m Manifest) error {
 	if err := s.oneDisk(name); err != nil {
 		return err
 	}
-	return s.enough(m)
+	return s.enough(bytes, inodes)
 }
+
+// Stage lets fill put a release into an empty directory beside the slots, for
+// the slot name, which Admit has let in. What fill has put there is held by
+// Publish against the manifest that it gives. Whoever calls Stage calls Discard
+// at the end.
+func (s *Slots) Stage(ctx context.Context, name string, fill func(ctx context.Context, dir string) (Manifest, error)) (*Staged, error) {
+	dir, err := os.MkdirTemp(s.staging(), name+"-")
+	if err != nil {
+		return nil, cannotWrite(s.staging(), err)
+	}
+	staged := &Staged{slots: s, dir: dir, name: name}
+	if staged.m, err = fill(ctx, dir); err != nil {
+		staged.Discard()
+		return nil, fmt.Errorf("copy to slot %s: %w", name, err)
+	}
+	faultpoint.Here("slot.copied")
+	return staged, nil
+}
+
+// Manifest is that of what was staged.
+func (st *Staged) Manifest() Manifest { return st.m }
 
 // Discard removes what was staged, unless it was published.
 func (st *Staged) Discard() {
@@ -228,4 +233,22 @@ func (s *Slots) sweepTrash() error {
 		}
 	}
 	return nil
+}
+
+// Drop empties the slot name, which no link may name: what is damaged is no way
+// back.
+func (s *Slots) Drop(name string) error {
+	if err := s.placeable(name); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.trash(), 0o755); err != nil {
+		return cannotWrite(s.trash(), err)
+	}
+	if err := os.Rename(s.Path(name), filepath.Join(s.trash(), name+"-dropped")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("drop slot %s: %w", name, err)
+	}
+	if err := durable.SyncDir(s.Dir); err != nil {
+		return err
+	}
+	return s.sweepTrash()
 }

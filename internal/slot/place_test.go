@@ -166,7 +166,7 @@ func TestPublishTakesBack(t *testing.T) {
 func TestNeeds(t *testing.T) {
 	m := Manifest{Files: []File{{Path: "a/b/x", Size: 1}, {Path: "a/y", Size: 4096}, {Path: "z", Size: 4097}, {Path: "empty"}}}
 	own := int64(len(m.encode()))
-	bytes, inodes := needs(m, 4096)
+	bytes, inodes := needs(m)
 	if bytes != 4*4096+own+4*4096 || inodes != 4+2+2 {
 		t.Errorf("needs %d bytes (manifest %d) and %d inodes", bytes, own, inodes)
 	}

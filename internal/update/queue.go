@@ -1,0 +1,91 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/slot"
+)
+
+// queue keeps a release for the end of the trial that runs.
+func (u *Updater) queue(ctx context.Context, st *state, w Want) (Result, error) {
+	behind := st.Attempt.To.Version
+	if w.Slot != "" {
+		return Result{}, fault.New(fault.Busy, "trial_running", "version %s is on trial, and slot %s is the way back", behind, st.Attempt.From.Slot).
+			Try("wait until the trial has ended, or end it: `whisper-appliance update commit` or `update rollback`")
+	}
+	q := &queued{Door: w.Door, Tree: w.Tree, Behind: behind}
+	if w.Tree != "" {
+		m, err := slot.Read(w.Tree)
+		if err != nil {
+			return Result{}, err
+		}
+		if m.Digest() == st.Attempt.To.Digest {
+			return Result{Outcome: OnTrial, Transaction: st.Attempt.Transaction, From: st.Attempt.From, To: st.Attempt.To, Running: true}, nil
+		}
+		q.Version = m.Version
+	} else {
+		o, err := u.keep(ctx, st, w)
+		if err != nil {
+			return Result{}, errors.Join(err, u.save(st))
+		}
+		if o == "" || o == behind {
+			return Result{Outcome: Already, To: st.Attempt.To, Running: true}, u.save(st)
+		}
+		q.Version = o
+	}
+	st.Queued = q
+	return Result{Outcome: Queued, To: deployment.Release{Version: q.Version}, Behind: behind, Running: true}, u.save(st)
+}
+
+// keep fetches and verifies a release and gives its version, "" where there is
+// nothing newer.
+func (u *Updater) keep(ctx context.Context, st *state, w Want) (string, error) {
+	if w.Bundle == "" {
+		o, err := u.download(ctx, st, w.Version)
+		if err != nil || o == nil {
+			return "", err
+		}
+		return o.Version, nil
+	}
+	c := &candidate{want: w}
+	if err := u.findInBundle(ctx, c); err != nil {
+		return "", err
+	}
+	defer c.close() //nolint:errcheck // it was only read
+	if err := u.fits(st, *c.offer); err != nil {
+		return "", err
+	}
+	meter := u.meter(st, deployment.Trial, deployment.Fetch, "keeping version "+c.offer.Version+" for the end of the trial")
+	if err := u.take(ctx, c.src, *c.offer, filepath.Join(u.artefacts(), c.offer.Target), meter); err != nil {
+		return "", err
+	}
+	st.Check.Fetched = c.offer.Target
+	return c.offer.Version, nil
+}
+
+// takeQueued installs what waits, now that no trial runs.
+func (u *Updater) takeQueued(ctx context.Context) error {
+	var next *queued
+	err := u.change("the release that waits", func(st *state) error {
+		if st.Step == idle && st.Queued != nil {
+			next, st.Queued = st.Queued, nil
+		}
+		return nil
+	})
+	if err != nil || next == nil {
+		return err
+	}
+	want := Want{Door: next.Door, Tree: next.Tree, Trial: true}
+	if next.Tree == "" {
+		want.Version = next.Version
+	}
+	if _, err := u.Apply(ctx, want); err != nil {
+		return fmt.Errorf("install what was queued: %w", err)
+	}
+	return u.Watch(ctx)
+}

@@ -1,0 +1,208 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/faultpoint"
+	"whisper-appliance/internal/slot"
+)
+
+// verdict is why a trial ends badly.
+type verdict struct {
+	reason, blame, says string
+	evidence            []string
+}
+
+// blameTrial writes into the record why the trial ended, and refuses the release
+// from now on where it is to blame. One that a person did not want is held.
+func (u *Updater) blameTrial(st *state, who, reason, says string, evidence []string) {
+	r := &st.Attempt
+	r.At, r.Blame, r.Reason, r.Says = deployment.OnTrial, who, reason, says
+	r.Evidence = append(r.Evidence, evidence...)
+	if who == deployment.Candidate {
+		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: reason, Says: says, At: u.Now()})
+	}
+	if who == deployment.Operator {
+		st.Held = r.To.Version
+	}
+}
+
+// beginRollback writes down that the trial is over, and goes back.
+func (u *Updater) beginRollback(ctx context.Context, st *state, v verdict, boot bool) error {
+	u.blameTrial(st, v.blame, v.reason, v.says, v.evidence)
+	st.Step = rollingBack
+	if err := u.save(st); err != nil {
+		// The way back needs no state: what is not written is found out again.
+		u.Log.Error("the rollback is not written down", "error", err)
+	}
+	faultpoint.Here("update.rolling_back")
+	return u.goBack(ctx, st, boot)
+}
+
+// goBack is the rollback itself. It may be done again from any point.
+func (u *Updater) goBack(ctx context.Context, st *state, boot bool) error {
+	u.dropBallast()
+	began := u.Clock()
+	u.show(st, &doing{State: deployment.RollingBack, Phase: deployment.Rollback, Message: "going back to version " + st.Attempt.From.Version})
+	now, err := u.back(ctx, st, boot)
+	st.Attempt.Phases = append(st.Attempt.Phases, deployment.PhaseTime{Phase: deployment.Rollback, Seconds: (u.Clock() - began).Seconds()})
+	if err != nil {
+		st.Alarm = &deployment.Problem{Code: "rollback_failed", Message: fmt.Sprintf("the way back from version %s failed: %v", st.Attempt.To.Version, err),
+			Hint: fault.Hint(err), At: u.Now()}
+		return errors.Join(err, u.finish(st, deployment.Failed))
+	}
+	if now != st.Attempt.From.Slot {
+		st.Alarm = &deployment.Problem{Code: "rolled_back_elsewhere", At: u.Now(),
+			Message: fmt.Sprintf("slot %s did not come up or was damaged: slot %s serves instead", st.Attempt.From.Slot, now),
+			Hint:    "`whisper-appliance verify` lists what is damaged; `apt reinstall whisper-appliance` brings a whole release"}
+	}
+	if err := u.Slots.Commit(now); err != nil {
+		return err
+	}
+	return u.finish(st, deployment.RolledBack)
+}
+
+// back moves the link, and the server where one runs.
+func (u *Updater) back(ctx context.Context, st *state, boot bool) (now string, err error) {
+	if boot || !u.systemd() {
+		for _, name := range []string{st.Attempt.From.Slot, slot.Golden} {
+			if u.whole(ctx, name, false) == nil {
+				return name, u.Slots.Activate(name)
+			}
+		}
+		return "", fault.New(fault.Unavailable, "no_way_back", "neither slot %s nor golden is whole", st.Attempt.From.Slot).
+			Try("apt reinstall whisper-appliance")
+	}
+	sw := u.Site.Switch(func(step, text string) {
+		u.Log.Info("rollback", "step", step, "what", text)
+		u.show(st, &doing{State: deployment.RollingBack, Phase: deployment.Rollback, Message: text})
+	})
+	sw.Refused = st.refusal
+	out, err := sw.Back(ctx, st.Attempt.From.Slot)
+	return out.To, err
+}
+
+// Rollback goes back: from a trial to the release before, or from what was
+// committed to what the other slot holds. The version that it leaves is held
+// until Unpin.
+func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, error) {
+	unlock, err := u.lock("rollback")
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	st, err := u.settle(ctx, false)
+	if err != nil {
+		return Result{}, err
+	}
+	if st.Step == onTrial {
+		res := Result{Transaction: st.Attempt.Transaction, Outcome: deployment.RolledBack, From: st.Attempt.To, To: st.Attempt.From, Running: true}
+		return res, u.beginRollback(ctx, st, verdict{reason: "rollback_asked", blame: deployment.Operator, says: "somebody asked for it (" + string(door) + ")"}, false)
+	}
+	to, err := u.otherSlot(ctx, st)
+	if err != nil {
+		return Result{}, err
+	}
+	left := st.Attempt.From.Version
+	serving, _ := u.links()
+	if left = u.release(serving).Version; left != "" {
+		st.Held = left
+	}
+	st.Queued = nil
+	t := &transaction{u: u, st: st, want: Want{Door: door, Slot: to}, since: u.Clock()}
+	return t.rollback(ctx)
+}
+
+// rollback is the transaction from one committed release to the one before.
+func (t *transaction) rollback(ctx context.Context) (Result, error) {
+	serving, _ := t.u.links()
+	t.st.Step = preparing
+	t.st.Attempt = deployment.Record{Transaction: t.u.newID(), Door: t.want.Door, Kind: kindRollback, From: t.u.release(serving), Started: t.u.Now()}
+	if err := t.u.save(t.st); err != nil {
+		return Result{}, err
+	}
+	t.res.Transaction, t.res.From = t.st.Attempt.Transaction, t.st.Attempt.From
+	if err := t.steps(ctx); err != nil {
+		return t.res, t.failed(ctx, err)
+	}
+	return t.res, nil
+}
+
+// otherSlot is the slot to go back to where no trial runs.
+func (u *Updater) otherSlot(ctx context.Context, st *state) (string, error) {
+	serving, _ := u.links()
+	for _, name := range []string{slot.A, slot.B} {
+		if name == serving {
+			continue
+		}
+		if err := u.whole(ctx, name, false); err != nil {
+			continue
+		}
+		m, err := slot.Read(u.Slots.Path(name))
+		if err != nil {
+			return "", err
+		}
+		return name, st.refusal(m)
+	}
+	return "", fault.New(fault.NotFound, "nothing_before", "there is no release to go back to: the other slot is empty or damaged").
+		Try("`whisper-appliance slot list` shows the slots; an older package can be installed with apt")
+}
+
+// Commit ends the trial well, because somebody says so.
+func (u *Updater) Commit(ctx context.Context) (deployment.Release, error) {
+	var to deployment.Release
+	err := u.ofTrial(ctx, func(st *state) error {
+		to = st.Attempt.To
+		st.Attempt.Reason, st.Attempt.Says = "commit_asked", "somebody committed it before the trial had ended"
+		return u.commit(st, deployment.Committed)
+	})
+	return to, err
+}
+
+// ofTrial is work on the trial that runs.
+func (u *Updater) ofTrial(ctx context.Context, work func(*state) error) error {
+	unlock, err := u.lock("the end of the trial")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st, err := u.settle(ctx, false)
+	if err != nil {
+		return err
+	}
+	if st.Step != onTrial {
+		return fault.New(fault.Conflict, "no_trial", "no release is on trial").Try("`whisper-appliance update status` shows what goes on")
+	}
+	return work(st)
+}
+
+// Cancel stops an update that has not taken over yet, takes a trial back, and
+// forgets what is queued. Where nothing goes on it is a fault of kind Conflict.
+func (u *Updater) Cancel(ctx context.Context, door deployment.Door) (Result, error) {
+	unlock, err := u.lock("a cancellation")
+	if hasCode(err, "slots_busy") {
+		return Result{Outcome: deployment.Canceled}, u.askToStop()
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	st, err := u.load()
+	if err == nil && st.Queued != nil {
+		st.Queued = nil
+		err = u.save(st)
+		unlock()
+		return Result{Outcome: deployment.Canceled}, err
+	}
+	unlock()
+	if err != nil {
+		return Result{}, err
+	}
+	if st.Step == onTrial {
+		return u.Rollback(ctx, door)
+	}
+	return Result{}, fault.New(fault.Conflict, "nothing_to_cancel", "no update is under way").Try("`whisper-appliance update status` shows what goes on")
+}

@@ -1,0 +1,164 @@
+package update
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/trial"
+)
+
+// Files in the updater's own directory.
+const (
+	stateFile   = "state.json"
+	stateBefore = "state.json.prev"
+	mostState   = 4 << 20 // bytes
+)
+
+// step is where a transaction stands, as far as a later run has to know.
+type step string
+
+// The steps.
+const (
+	idle        step = "idle"
+	preparing   step = "preparing"    // nothing but .staging and the idle slot was touched
+	armed       step = "armed"        // `current` may have moved
+	onTrial     step = "trial"        //
+	rollingBack step = "rolling_back" // `current` is to go back to from
+)
+
+// state is the updater's note to itself. The links, not it, decide what runs.
+type state struct {
+	Format int  `json:"format"`
+	Step   step `json:"step"`
+
+	// Of the transaction that Step is about.
+	Attempt   deployment.Record `json:"attempt,omitzero"` // as far as it is known: it is what will be recorded
+	Artefact  string            `json:"artefact,omitempty"`
+	TriesLeft int               `json:"tries_left,omitempty"`
+	BootID    string            `json:"boot_id,omitempty"` // of the last start that this trial has met
+	Baseline  trial.Baseline    `json:"baseline,omitzero"`
+	Credit    trial.Credit      `json:"credit,omitzero"`
+
+	// Of the updater.
+	Floor  string                  `json:"floor,omitempty"`
+	Pinned string                  `json:"pinned,omitempty"`
+	Held   string                  `json:"held,omitempty"`
+	Queued *queued                 `json:"queued,omitempty"`
+	Check  checked                 `json:"checked,omitzero"`
+	Alarm  *deployment.Problem     `json:"alarm,omitempty"`
+	Last   *deployment.Record      `json:"last,omitempty"`
+
+	// Unrecorded is the end of a transaction that the record may not have yet.
+	Unrecorded *deployment.Record `json:"unrecorded,omitempty"`
+	Banned []deployment.Quarantine `json:"quarantined,omitempty"`
+}
+
+// queued is a release that waits behind a trial.
+type queued struct {
+	Door    deployment.Door `json:"door"`
+	Version string          `json:"version"`
+	Tree    string          `json:"tree,omitempty"` // directory that it lies in; else it is on offer
+	Behind  string          `json:"behind"`         // version on trial
+}
+
+// checked is what the last look at the sources has found.
+type checked struct {
+	At      time.Time           `json:"at,omitzero"`
+	Source  string              `json:"source,omitempty"`
+	Error   *deployment.Problem `json:"error,omitempty"`
+	Offer   *deployment.Offer   `json:"offer,omitempty"`
+	Stale   time.Time           `json:"stale,omitzero"`
+	Fetched string              `json:"fetched,omitempty"` // target that lies in the updater's own directory, verified
+}
+
+const stateFormat = 1
+
+// load reads the state. A file that is not there is an idle updater; one that
+// cannot be read is an alarm, and its predecessor's word counts for what the
+// links do not tell: floor, pin, quarantine.
+func (u *Updater) load() (*state, error) {
+	st, err := readState(filepath.Join(u.Dir, stateFile))
+	if err == nil {
+		return st, nil
+	}
+	before, prevErr := readState(filepath.Join(u.Dir, stateBefore))
+	if errors.Is(err, fs.ErrNotExist) && errors.Is(prevErr, fs.ErrNotExist) {
+		return &state{Format: stateFormat, Step: idle}, nil
+	}
+	if prevErr != nil {
+		before = &state{Format: stateFormat}
+	}
+	u.Log.Error("the updater's state cannot be read; what runs is left as it is", "error", err)
+	before.Step, before.Attempt, before.Queued = idle, deployment.Record{}, nil
+	before.Alarm = &deployment.Problem{Code: "state_unreadable", At: u.Now(),
+		Message: fmt.Sprintf("the updater's state could not be read (%v): what serves was left as it was", err),
+		Hint:    "`whisper-appliance update status` shows what serves; `whisper-appliance verify` checks it; any update clears this"}
+	return before, nil
+}
+
+func readState(path string) (*state, error) {
+	data, err := durable.ReadRegular(path, mostState)
+	if err != nil {
+		return nil, err
+	}
+	st := &state{}
+	if err := json.Unmarshal(data, st); err != nil {
+		return nil, err
+	}
+	if st.Format != stateFormat {
+		return nil, fmt.Errorf("%s has format %d; this updater reads %d", path, st.Format, stateFormat)
+	}
+	return st, nil
+}
+
+// save writes the state, and shows it. The old one stays as .prev. On a full
+// disk the ballast makes room.
+func (u *Updater) save(st *state) error {
+	data, err := json.MarshalIndent(st, "", " ")
+	if err != nil {
+		return err
+	}
+	err = u.write(data)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		u.dropBallast()
+		err = u.write(data)
+	}
+	if err != nil {
+		return fmt.Errorf("save the updater's state: %w", cannotWrite(u.Dir, err))
+	}
+	u.show(st, nil)
+	return nil
+}
+
+func (u *Updater) write(data []byte) error {
+	path, before := filepath.Join(u.Dir, stateFile), filepath.Join(u.Dir, stateBefore)
+	return durable.Fill(path, 0o644, func(f *os.File) error {
+		if _, err := f.Write(append(data, '\n')); err != nil {
+			return err
+		}
+		fresh := before + ".new"
+		os.Remove(fresh) //nolint:errcheck // Link says what is wrong
+		if err := os.Link(path, fresh); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return os.Rename(fresh, before)
+	})
+}
+
+// end forgets the transaction.
+func (st *state) end() {
+	st.Step, st.Attempt, st.Artefact = idle, deployment.Record{}, ""
+	st.TriesLeft, st.BootID = 0, ""
+	st.Baseline, st.Credit = trial.Baseline{}, trial.Credit{}
+}

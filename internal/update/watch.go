@@ -1,0 +1,137 @@
+package update
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/trial"
+)
+
+// Watch judges the trial that runs until it has ended, and then installs what
+// was queued behind it. Without a trial it returns at once. It takes the lock
+// only for what it writes; whoever else ends the trial meanwhile is found out.
+// The end of ctx leaves the trial to a later call.
+func (u *Updater) Watch(ctx context.Context) error {
+	st, err := u.load()
+	if err != nil {
+		return err
+	}
+	if st.Step == onTrial && u.Site.Look != nil {
+		if err := u.watch(ctx, st); err != nil {
+			return err
+		}
+	}
+	return u.takeQueued(ctx)
+}
+
+// watch is the trial's loop. One look is a function of its own.
+func (u *Updater) watch(ctx context.Context, st *state) error {
+	set, err := u.Settings()
+	if err != nil {
+		return err
+	}
+	rules := rulesOf(set)
+	judge := trial.New(st.Baseline, rules, st.Credit)
+	tick := time.NewTicker(rules.Tick)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		over, err := u.look(ctx, st.Attempt.Transaction, judge, n)
+		if err != nil || over {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// rulesOf are the settings' rules. A short trial is looked at more often.
+func rulesOf(set Settings) trial.Rules {
+	return trial.Rules{Length: set.Trial, Cap: 3 * set.Trial, Tick: min(max(set.Trial/40, time.Second), 30*time.Second)}
+}
+
+// look takes one sample and does what follows from it. over says that the trial
+// has ended, by this or by somebody else.
+func (u *Updater) look(ctx context.Context, transaction string, judge *trial.Judge, n int) (over bool, err error) {
+	sample, err := u.Site.Look(ctx, n%2 == 0)
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	if err != nil {
+		u.Log.Warn("the server on trial cannot be looked at", "error", err)
+		return false, nil
+	}
+	v := judge.Look(sample)
+	unlock, err := u.lock("the trial")
+	if err != nil {
+		return false, nil //nolint:nilerr // somebody is at work: the next look finds out what became of it
+	}
+	defer unlock()
+	st, err := u.load()
+	if err != nil {
+		return false, err
+	}
+	if st.Step != onTrial || st.Attempt.Transaction != transaction {
+		return true, nil
+	}
+	st.Credit = judge.Credit()
+	if serving, _ := u.links(); serving != st.Attempt.To.Slot {
+		return true, u.settleTrial(ctx, st)
+	}
+	return u.act(ctx, st, judge, v)
+}
+
+// act does what a verdict asks for.
+func (u *Updater) act(ctx context.Context, st *state, judge *trial.Judge, v trial.Verdict) (over bool, err error) {
+	st.Attempt.Requests.Answered, st.Attempt.Requests.Failed, st.Attempt.Requests.Known = counted(st.Credit)
+	switch {
+	case v.Word == deployment.Bad:
+		return true, u.beginRollback(ctx, st, verdict{v.Reason, v.Blame, v.Says, v.Evidence}, false)
+	case v.Word == deployment.Good:
+		u.measure(ctx, st)
+		st.Attempt.Says, st.Attempt.Evidence = v.Says, append(st.Attempt.Evidence, v.Evidence...)
+		return true, u.commit(st, deployment.Committed)
+	case v.Capped:
+		st.Attempt.Reason, st.Attempt.Says, st.Attempt.Blame = v.Reason, v.Says, v.Blame
+		st.Attempt.Evidence = append(st.Attempt.Evidence, v.Evidence...)
+		st.Alarm = &deployment.Problem{Code: "kept_without_proof", At: u.Now(),
+			Message: fmt.Sprintf("version %s serves and was kept, but its trial proved nothing: %s", st.Attempt.To.Version, v.Says),
+			Hint:    "see that it transcribes; `whisper-appliance update rollback` goes back"}
+		return true, u.commit(st, deployment.Kept)
+	}
+	status := judge.Status()
+	status.TriesLeft, status.Started = st.TriesLeft, st.Attempt.Started
+	err = u.save(st)
+	u.show(st, &doing{State: deployment.Trial, Phase: deployment.OnTrial, Trial: &status, Message: fmt.Sprintf("version %s is on trial: %s", st.Attempt.To.Version, v.Says)})
+	return false, err
+}
+
+func counted(c trial.Credit) (answered, failed int64, known bool) {
+	return c.Counted.Answered + c.Synthetic.Answered, c.Counted.Failed + c.Synthetic.Failed, c.Samples > 0
+}
+
+// measure notes what later releases are compared with.
+func (u *Updater) measure(ctx context.Context, st *state) {
+	if u.Site.Figures == nil {
+		return
+	}
+	f, err := u.Site.Figures(ctx)
+	if err != nil {
+		u.Log.Warn("the release's figures are not known", "error", err)
+		return
+	}
+	st.Attempt.Figures = f
+}
+
+// Trial tells whether a trial runs, or something waits for its end.
+func (u *Updater) Trial() (bool, error) {
+	st, err := u.load()
+	if err != nil {
+		return false, err
+	}
+	return st.Step == onTrial || st.Queued != nil, nil
+}
