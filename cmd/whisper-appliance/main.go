@@ -58,11 +58,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return a.exitCode(outcome(ctx, root.ExecuteContext(ctx)))
 }
 
-// outcome is how a command ended: cancelled where somebody did so, unless it was
-// too late for that.
+// outcome is how a command ended: cancelled where somebody did so.
 func outcome(ctx context.Context, err error) error {
-	var f *fault.Error
-	if err == nil || ctx.Err() == nil || errors.As(err, &f) && switchEnded(f) {
+	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	return fault.New(fault.Canceled, "canceled", "cancelled")
@@ -88,7 +86,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a),
 		componentsCommand(a), pathsCommand(a), slotCommand(a), verifyCommand(a), housekeepingCommand(a),
-		smokeCommand(a), doctorCommand(a), diagnoseCommand(a))
+		smokeCommand(a), doctorCommand(a), diagnoseCommand(a), updateCommand(a), benchCommand(a))
 	addBuildCommands(root)
 	return root
 }

@@ -58,15 +58,13 @@ func TestPackageVersion(t *testing.T) {
 
 func TestVersionCheck(t *testing.T) {
 	b := newSlotBench(t)
-	if _, err := b.site.deploy(t.Context(), b.paths.Golden); err != nil {
-		t.Fatal(err)
-	}
+	b.installed(t)
 	b.write(t, b.paths.DpkgStatus, "Package: whisper-appliance\nStatus: install ok installed\nVersion: 9.0.0+dev\n")
 	out, err := b.command("version --check")
 	if err != nil || strings.Count(out, agrees) != 7 || strings.Contains(out, differs) || strings.Contains(out, unknown) {
 		t.Errorf("%v\n%s", err, out)
 	}
-	engine := filepath.Join(b.site.slots.Path("a"), "lib/engine/ld.so")
+	engine := filepath.Join(b.s.Path("a"), "lib/engine/ld.so")
 	if err := os.WriteFile(engine, []byte("#!/bin/sh\necho 'whisper-appliance-engine 8.0.0 (commit old of x)'\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ const (
 	dropInHome = "/etc/systemd/system"
 	unitHome   = "/usr/lib/systemd/system"
 	dpkgStatus = "/var/lib/dpkg/status"
+	machineID  = "/etc/machine-id"
 	command    = "/usr/bin/" + product
 	sysusers   = "/usr/lib/sysusers.d/" + product + ".conf"
 	tmpfiles   = "/usr/lib/tmpfiles.d/" + product + ".conf"
@@ -78,7 +79,7 @@ func (f *finder) installed(p *Paths) {
 	}
 	p.SlotName = filepath.Base(p.Slot)
 	root := f.env.Root
-	p.DpkgStatus = root + dpkgStatus
+	p.DpkgStatus, p.MachineID = root+dpkgStatus, root+machineID
 	p.Package = []string{root + packageDir, root + command, root + sysusers, root + tmpfiles}
 	for _, d := range []struct {
 		name string

@@ -79,6 +79,7 @@ type Paths struct {
 	UpdaterBin string // the updater's program, the package's
 	TrustRoot  string // the root of trust that the package carries
 	Source     string // file with the address that the package takes releases from
+	MachineID  string // file with the id of this installation of the system
 	GoldenOld  string // the release of the package before, until the new one is committed
 	UnitFFmpeg string // what the decoder's unit executes
 	DropIns    string // where administrators and doctor put drop-ins for units
@@ -135,6 +136,11 @@ func (p Paths) EngineProgram() []string {
 		p.EngineBinary(),
 		"--backends", filepath.Join(lib, "backends"),
 	}
+}
+
+// PreflightSocket is the door of a candidate that is tried in the dark.
+func (p Paths) PreflightSocket(slot string) string {
+	return filepath.Join(p.Run, "preflight-"+slot+".sock")
 }
 
 // EngineBinary is the slot's engine itself, which its loader starts.

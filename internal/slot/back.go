@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/faultpoint"
 )
 
@@ -114,4 +115,27 @@ func (s *Switch) goBack(ctx context.Context, name string, m Manifest, before str
 func (s *Switch) Retire(ctx context.Context) error {
 	s.retire(ctx)
 	return ctx.Err()
+}
+
+// Again restarts the server and waits until another process of it runs what the
+// link names, and answers. It gives the invocation of the new one. The caller
+// holds Lock.
+func (s *Switch) Again(ctx context.Context) (string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	name, err := s.Slots.Serving()
+	if err != nil {
+		return "", err
+	}
+	m, err := Read(s.Slots.Path(name))
+	if err != nil {
+		return "", err
+	}
+	before := s.invocation(ctx, s.Service)
+	hint := s.Units.Restart(ctx, s.Service)
+	if err := s.attest(ctx, s.Service, name, m, before); err != nil {
+		return "", fault.New(fault.Unavailable, "not_restarted", "the server was not restarted").Because(errors.Join(hint, err)).
+			Try("`journalctl -u %s -n 50` says why", s.Service)
+	}
+	return s.invocation(ctx, s.Service), nil
 }

@@ -13,6 +13,13 @@ const (
 	JournalSocket       = "whisper-appliance-journal.socket"
 	HousekeepingTimer   = "whisper-appliance-housekeeping.timer"
 	HousekeepingService = "whisper-appliance-housekeeping.service"
+	Updater             = "whisper-appliance-updater.service"
+	Fetch               = "whisper-appliance-fetch.service"
+	Recover             = "whisper-appliance-recover.service"
+	UpdateTimer         = "whisper-appliance-update.timer"
+	UpdateService       = "whisper-appliance-update.service"
+	ScrubTimer          = "whisper-appliance-scrub.timer"
+	ScrubService        = "whisper-appliance-scrub.service"
 )
 
 // Patterns of units that come and go with the work.
@@ -26,6 +33,12 @@ func Next(slot string) string { return "whisper-appliance-next@" + slot + ".serv
 
 // NextSocket is the door at which only the candidate of a slot listens.
 func NextSocket(slot string) string { return "whisper-appliance-next@" + slot + ".socket" }
+
+// Preflight is the server of slot "a" or "b" while it is tried in the dark.
+func Preflight(slot string) string { return "whisper-appliance-preflight@" + slot + ".service" }
+
+// PreflightSocket is the door at which that one listens, and no other.
+func PreflightSocket(slot string) string { return "whisper-appliance-preflight@" + slot + ".socket" }
 
 // EngineSocket is the socket that starts the engine of slot "a", "b" or
 // "golden".
@@ -43,12 +56,12 @@ func Ours(slots ...string) []string {
 	names := []string{Target, Slice, Socket, Service, Path}
 	for _, slot := range slots {
 		if slot != "golden" {
-			names = append(names, NextSocket(slot), Next(slot))
+			names = append(names, NextSocket(slot), Next(slot), PreflightSocket(slot), Preflight(slot))
 		}
 	}
 	for _, slot := range slots {
 		names = append(names, EngineSocket(slot), EngineService(slot))
 	}
 	return slices.Concat(names, []string{DecodeSocket, DecodeInstances, JournalSocket, JournalInstances,
-		HousekeepingTimer, HousekeepingService})
+		HousekeepingTimer, HousekeepingService, Recover, Updater, Fetch, UpdateTimer, UpdateService, ScrubTimer, ScrubService})
 }

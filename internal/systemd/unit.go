@@ -21,6 +21,7 @@ type Unit struct {
 	Active     string        `json:"active"` // "active", "inactive", "failed", "activating", …
 	Sub        string        `json:"sub"`    // "running", "listening", "dead", "auto-restart", …
 	Result     string        `json:"result,omitempty"`
+	Exit       int           `json:"exit,omitempty"` // status or signal with which the main process last ended
 	MainPID    int           `json:"main_pid,omitempty"` // 0 where no process runs
 	Restarts   uint32        `json:"restarts"`           // by systemd itself, since it was last started by somebody
 	Since      time.Time     `json:"since,omitzero"`     // of the last change of state
@@ -130,6 +131,7 @@ func (u *Unit) fill(all map[string]dbus.Variant, boot time.Time) {
 	u.Load = cmp.Or(value[string](all, "LoadState"), u.Load)
 	u.Active = cmp.Or(value[string](all, "ActiveState"), u.Active)
 	u.Sub = cmp.Or(value[string](all, "SubState"), u.Sub)
+	u.Exit = int(value[int32](all, "ExecMainStatus"))
 	u.Result = value[string](all, "Result")
 	u.MainPID = int(value[uint32](all, "MainPID"))
 	u.Restarts = value[uint32](all, "NRestarts")

@@ -24,6 +24,9 @@ type Want struct {
 	Slot    string // what lies in the slot a or b
 	Trial   bool   // it has to prove itself before it is committed
 	Auto    bool   // nobody asked for this very one: what is held, pinned or not rolled out yet stays out
+
+	// Begun is called once the transaction has a name; nil = nobody wants to know.
+	Begun func(transaction string)
 }
 
 // Kinds of transactions, as the record has them.

@@ -107,9 +107,8 @@ func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	left := st.Attempt.From.Version
 	serving, _ := u.links()
-	if left = u.release(serving).Version; left != "" {
+	if left := u.release(serving).Version; left != "" {
 		st.Held = left
 	}
 	st.Queued = nil
@@ -205,4 +204,19 @@ func (u *Updater) Cancel(ctx context.Context, door deployment.Door) (Result, err
 		return u.Rollback(ctx, door)
 	}
 	return Result{}, fault.New(fault.Conflict, "nothing_to_cancel", "no update is under way").Try("`whisper-appliance update status` shows what goes on")
+}
+
+// Restart restarts the server that serves, and gives the invocation of the new
+// one.
+func (u *Updater) Restart(ctx context.Context) (string, error) {
+	if u.Site.Restart == nil {
+		return "", fault.New(fault.Unavailable, "no_systemd", "systemd does not run here: there is no server to restart").
+			Try("start the server anew as it was started")
+	}
+	unlock, err := u.lock("a restart of the server")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	return u.Site.Restart(ctx)
 }

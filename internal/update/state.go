@@ -49,17 +49,17 @@ type state struct {
 	Credit    trial.Credit      `json:"credit,omitzero"`
 
 	// Of the updater.
-	Floor  string                  `json:"floor,omitempty"`
-	Pinned string                  `json:"pinned,omitempty"`
-	Held   string                  `json:"held,omitempty"`
-	Queued *queued                 `json:"queued,omitempty"`
-	Check  checked                 `json:"checked,omitzero"`
-	Alarm  *deployment.Problem     `json:"alarm,omitempty"`
-	Last   *deployment.Record      `json:"last,omitempty"`
+	Floor  string              `json:"floor,omitempty"`
+	Pinned string              `json:"pinned,omitempty"`
+	Held   string              `json:"held,omitempty"`
+	Queued *queued             `json:"queued,omitempty"`
+	Check  checked             `json:"checked,omitzero"`
+	Alarm  *deployment.Problem `json:"alarm,omitempty"`
+	Last   *deployment.Record  `json:"last,omitempty"`
 
 	// Unrecorded is the end of a transaction that the record may not have yet.
-	Unrecorded *deployment.Record `json:"unrecorded,omitempty"`
-	Banned []deployment.Quarantine `json:"quarantined,omitempty"`
+	Unrecorded *deployment.Record      `json:"unrecorded,omitempty"`
+	Banned     []deployment.Quarantine `json:"quarantined,omitempty"`
 }
 
 // queued is a release that waits behind a trial.

@@ -81,6 +81,9 @@ func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 		return Result{}, err
 	}
 	t.res.Transaction, t.res.From = st.Attempt.Transaction, st.Attempt.From
+	if w.Begun != nil {
+		w.Begun(st.Attempt.Transaction)
+	}
 	err := t.steps(ctx)
 	if t.c != nil {
 		err = errors.Join(err, t.c.close())

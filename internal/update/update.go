@@ -94,6 +94,10 @@ type Site struct {
 	// Schema is the version of the database's schema, 0 where there is none.
 	Schema func() (int, error)
 
+	// Restart restarts the server and gives the invocation of the new one, once it
+	// is attested.
+	Restart func(ctx context.Context) (invocation string, err error)
+
 	// Watch sees to it that a trial is watched after this process has ended.
 	Watch func(ctx context.Context) error
 }

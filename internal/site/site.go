@@ -1,0 +1,188 @@
+// Package site is an installed appliance as the updater works on it: its units
+// over systemd, its servers over their sockets, its clock and its settings. It
+// puts an update.Updater together.
+//
+// It trusts systemd, and a server as far as it answers: what a server says is
+// held against the process that runs. It starts and stops the appliance's units
+// and none else, and writes the order for the fetcher.
+package site
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/slot"
+	"whisper-appliance/internal/systemd"
+	"whisper-appliance/internal/trust"
+	"whisper-appliance/internal/update"
+	"whisper-appliance/internal/version"
+)
+
+// Machine is the appliance of this machine.
+type Machine struct {
+	Paths paths.Paths
+	Log   *slog.Logger
+
+	// Watching says that this process watches trials itself; else the updater's
+	// unit is started for that.
+	Watching bool
+
+	bus *systemd.Bus // nil without systemd
+}
+
+// Open looks at the machine. Only an installed appliance can be updated: else
+// the error is a fault, "not_installed".
+func Open(p paths.Paths, log *slog.Logger) (*Machine, error) {
+	if p.Slots == "" {
+		return nil, fault.New(fault.NotFound, "not_installed", "this appliance was not installed: there are no slots to put a release in").
+			Try("install the package; a checkout is updated with git")
+	}
+	m := &Machine{Paths: p, Log: log}
+	if systemd.Booted("") {
+		m.bus = systemd.New()
+	}
+	return m, nil
+}
+
+// Close ends what was opened.
+func (m *Machine) Close() error {
+	if m.bus == nil {
+		return nil
+	}
+	return m.bus.Close()
+}
+
+// Updater puts the updater of this machine together.
+func (m *Machine) Updater() (*update.Updater, error) {
+	p := m.Paths
+	root, err := os.ReadFile(p.TrustRoot)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the root of trust: %w", err)
+	}
+	slots := slot.Of(p.Slots, p.Current, p.Stable, p.Golden)
+	slots.GoldenBefore = p.GoldenOld
+	proc := paths.MachineAt("").Proc
+	u := &update.Updater{
+		Slots: slots, Dir: p.Updater, Run: p.UpdaterRun, Fetched: filepath.Join(p.Fetched, "repository"), Log: m.Log,
+		Trust:    &trust.Store{Dir: filepath.Join(p.Updater, "trust"), Root: root, Now: time.Now},
+		Settings: m.settings, Version: version.Build().Version,
+		MachineID: firstLine(p.MachineID), BootID: firstLine(filepath.Join(proc, "sys/kernel/random/boot_id")),
+		Now: time.Now, Clock: sinceBoot,
+	}
+	if m.bus != nil {
+		u.Site, u.Fetch = m.site(), m.fetch
+	}
+	return u, nil
+}
+
+func (m *Machine) settings() (update.Settings, error) {
+	return update.LoadSettings(config.Sources{Config: m.Paths.Config, ConfigD: m.Paths.ConfigDir}, m.Paths.Updater, firstLine(m.Paths.Source))
+}
+
+// firstLine of a small file, "" where there is none.
+func firstLine(path string) string {
+	data, err := durable.ReadRegular(path, 4096)
+	if err != nil { // files of the kernel are regular, and say that they are empty
+		data, _ = os.ReadFile(path) //nolint:errcheck // "" then
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return strings.TrimSpace(string(line))
+}
+
+// sinceBoot is CLOCK_BOOTTIME.
+func sinceBoot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // every Linux has it
+	}
+	return time.Duration(ts.Nano())
+}
+
+func (m *Machine) site() update.Site {
+	return update.Site{
+		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart,
+	}
+}
+
+func (m *Machine) swap(tell func(step, text string)) *slot.Switch {
+	slots := slot.Of(m.Paths.Slots, m.Paths.Current, m.Paths.Stable, m.Paths.Golden)
+	slots.GoldenBefore = m.Paths.GoldenOld
+	return &slot.Switch{
+		Slots: slots, Units: units{m.bus}, Service: systemd.Service, Run: m.Paths.Run, Socket: m.Paths.APISocket,
+		Next:     func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
+		Engine:   systemd.EngineService,
+		Smoke:    (&switchSmoke{serving: m.Paths.APISocket, full: transcribes}).ask,
+		Proc:     paths.MachineAt("").Proc,
+		Progress: tell,
+	}
+}
+
+// idle says why a server is not to be started, "" where it may be: what its
+// administrator has stopped stays stopped.
+func (m *Machine) idle(ctx context.Context) (string, error) {
+	list, err := m.bus.Units(ctx, systemd.Service, systemd.Socket)
+	if err != nil || len(list) != 2 {
+		return "", cmp.Or(err, fmt.Errorf("systemd lists %d units, not the server's two", len(list)))
+	}
+	service, socket := list[0], list[1]
+	switch {
+	case service.Active != "inactive" && service.Active != "failed":
+		return "", nil
+	case service.Load != "loaded":
+		return fmt.Sprintf("%s is %s", service.Name, service.Load), nil
+	case socket.Active != "active":
+		return "the appliance is stopped", nil
+	}
+	return "", nil
+}
+
+// watch has the updater's unit watch the trial, unless this process does.
+func (m *Machine) watch(ctx context.Context) error {
+	if m.Watching {
+		return nil
+	}
+	if err := m.bus.Start(ctx, systemd.Updater); err != nil {
+		return fault.New(fault.Unavailable, "nobody_watches", "the new release serves, and nobody watches its trial: %s does not start", systemd.Updater).
+			Because(err).Try("systemctl start %s; `whisper-appliance update rollback` goes back", systemd.Updater)
+	}
+	return nil
+}
+
+// restart restarts the server and waits until another process runs what the
+// link names.
+func (m *Machine) restart(ctx context.Context) (string, error) {
+	return m.swap(func(string, string) {}).Again(ctx)
+}
+
+// units is systemd as a switch wants it.
+type units struct{ bus *systemd.Bus }
+
+func (u units) Start(ctx context.Context, unit string) error { return u.bus.Start(ctx, unit) }
+
+func (u units) Restart(ctx context.Context, unit string) error { return u.bus.Restart(ctx, unit) }
+
+func (u units) Stop(ctx context.Context, unit string) error { return u.bus.Stop(ctx, unit) }
+
+func (u units) ResetFailed(ctx context.Context, unit string) error {
+	return u.bus.ResetFailed(ctx, unit)
+}
+
+func (u units) State(ctx context.Context, unit string) (slot.State, error) {
+	seen, err := u.bus.Unit(ctx, unit)
+	return slot.State{Active: seen.Active, PID: seen.MainPID, Invocation: seen.Invocation}, err
+}
