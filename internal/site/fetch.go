@@ -65,11 +65,20 @@ func (m *Machine) fetched(began time.Time, started error) error {
 	case r.Error == nil:
 		return nil
 	}
-	kind := fault.Unavailable
-	if r.Error.Code == "disk_full" {
-		kind = fault.NoSpace
+	return fault.New(kindOf(r.Error.Code), r.Error.Code, "%s", r.Error.Message).Try("%s", r.Error.Hint)
+}
+
+// kindOf is the kind of the fetcher's faults, which it tells by their codes.
+func kindOf(code string) fault.Kind {
+	switch code {
+	case "disk_full":
+		return fault.NoSpace
+	case "fetch_busy":
+		return fault.Busy
+	case "artefact_damaged", "bad_signature", "metadata_rolled_back", "mix_and_match", "bad_metadata", "bad_source", "bad_request", "bad_target":
+		return fault.BadInput
 	}
-	return fault.New(kind, r.Error.Code, "%s", r.Error.Message).Try("%s", r.Error.Hint)
+	return fault.Unavailable
 }
 
 // follow tells how much of a target is there, until ctx ends.

@@ -151,6 +151,16 @@ func (m *Machine) idle(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// Down tells whether no server runs, nor is being started: then links are all
+// that there is to be moved.
+func (m *Machine) Down(ctx context.Context) bool {
+	if m.bus == nil {
+		return true
+	}
+	u, err := m.bus.Unit(ctx, systemd.Service)
+	return err == nil && (u.Active == "inactive" || u.Active == "failed") && u.MainPID == 0
+}
+
 // watch has the updater's unit watch the trial, unless this process does.
 func (m *Machine) watch(ctx context.Context) error {
 	if m.Watching {
