@@ -7,21 +7,31 @@ MAKEFLAGS += --no-builtin-rules
 # The targets ask apt and npm, and measure times: one after the other.
 .NOTPARALLEL:
 
-VERSION := $(shell cat VERSION)
+# Where releases come from, and whom the package trusts.
+include packaging/release.env
+VERSION := $(or $(RELEASE_VERSION),$(shell cat VERSION))
+# Without a publisher's root of trust a build trusts keys for development, and says so.
+FULL    := $(VERSION)$(if $(TRUST_ROOT),,+dev)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 # The commit's date, not the build's: two builds of one commit are the same.
 DATE    := $(shell git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown)
 STAMP   := whisper-appliance/internal/version
-LDFLAGS := -s -w -X $(STAMP).number=$(VERSION)+dev -X $(STAMP).commit=$(COMMIT) -X $(STAMP).date=$(DATE)
+LDFLAGS := -s -w -X $(STAMP).number=$(FULL) -X $(STAMP).commit=$(COMMIT) -X $(STAMP).date=$(DATE)
 
 export TZ := UTC
 export GOFLAGS := -buildvcs=false -trimpath
 
 BUILD   := build
 RUNTIME := $(BUILD)/engine-runtime
-SLOT    := $(BUILD)/slot
+# A release of another version than the file VERSION's lies apart.
+SLOT    := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)slot
 MODELS  := $(BUILD)/models
-DEB     := $(BUILD)/deb
+DEB     := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)deb
+PACKAGE := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)package
+RELEASE := $(BUILD)/release
+KEYS    := $(BUILD)/keys
+ROOT    := $(or $(TRUST_ROOT),$(KEYS)/root.json)
+CHANNEL ?= stable
 LOCK    := packaging/engine-runtime.lock
 # netgo and osusergo keep the host's C library out of the engine, which runs on
 # the runtime's own.
@@ -55,6 +65,9 @@ engine-runtime: setup $(RUNTIME)/lock ## assemble whisper.cpp, ggml and their li
 
 deb: $(DEB)/.built ## build the Debian package into build/deb
 
+release: build $(PACKAGE)/.built ## publish this version into build/release/repository (RELEASE_VERSION= CHANNEL= KEYS=), and as one file *.wa
+	@packaging/release.sh "$(SLOT)" "$(RELEASE)" "$(KEYS)" "$(FULL)" "$(CHANNEL)" "$(COMMIT)"
+
 model: build $(TINY) ## fetch and convert the development model (tiny)
 
 $(RUNTIME)/lock: packaging/engine-runtime.sh $(LOCK)
@@ -63,27 +76,42 @@ $(RUNTIME)/lock: packaging/engine-runtime.sh $(LOCK)
 	@touch $@
 
 # Changes with version, commit and date, and only then.
-$(BUILD)/.stamp: FORCE
-	@mkdir -p $(BUILD)
+STAMPED := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/).stamp
+$(STAMPED): FORCE
+	@mkdir -p $(@D)
 	@echo '$(LDFLAGS)' | cmp -s - $@ || echo '$(LDFLAGS)' >$@
 
-$(SLOT)/.built: $(RUNTIME)/lock $(BUILD)/.stamp $(GO_SOURCES)
-	@echo "building $(VERSION)+dev ($(COMMIT))" >&2
+$(SLOT)/.built: $(RUNTIME)/lock $(STAMPED) $(GO_SOURCES)
+	@echo "building $(FULL) ($(COMMIT))" >&2
 	@mkdir -p $(SLOT)/bin $(SLOT)/lib $(SLOT)/share/doc
 	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ $(PROGRAMS:%=./cmd/%)
 	@CGO_ENABLED=1 go build -buildmode=pie -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
-	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp VERSION LICENSE $(SLOT)/
+	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp LICENSE $(SLOT)/ && echo $(VERSION) >$(SLOT)/VERSION
 	@touch $@
+
+# What the package brings outside the slots: the programs that change them, and
+# whom those trust.
+$(PACKAGE)/.built: $(STAMPED) $(GO_SOURCES) packaging/release.env $(ROOT)
+	@mkdir -p $(PACKAGE)/trust
+	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(PACKAGE)/ ./cmd/whisper-appliance-updater ./cmd/whisper-appliance-fetch
+	@cp $(ROOT) $(PACKAGE)/trust/root.json && chmod 644 $(PACKAGE)/trust/root.json
+	@rm -f $(PACKAGE)/trust/source && { [ -z "$(RELEASE_URL)" ] || echo "$(RELEASE_URL)" >$(PACKAGE)/trust/source; }
+	@touch $@
+
+# For development alone: who has these can sign nothing that others install.
+$(KEYS)/root.json:
+	@mkdir -p $(BUILD)
+	@go run ./cmd/whisper-appliance-release keys init --dir $(KEYS) >&2
 
 # The dates in it are the commit's: two builds of one commit are the same.
 $(DEB)/.built: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
-$(DEB)/.built: $(SLOT)/.built $(shell git ls-files -co --exclude-standard -- units packaging/deb packaging/man changelog 2>/dev/null)
+$(DEB)/.built: $(SLOT)/.built $(PACKAGE)/.built $(shell git ls-files -co --exclude-standard -- units packaging/deb packaging/man changelog 2>/dev/null)
 	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
 	@CGO_ENABLED=0 go run -tags man -ldflags '$(LDFLAGS)' ./cmd/whisper-appliance man $(BUILD)/man
-	@packaging/deb/build.sh $(SLOT) $$(dpkg --print-architecture) $(DEB)
+	@packaging/deb/build.sh $(SLOT) $$(dpkg --print-architecture) $(DEB) $(PACKAGE)
 	@touch $@
 
 # ONNX holds the package as it came.
@@ -184,5 +212,5 @@ bench: model peer ## speed and memory beside Debian's whisper-server, kept in do
 clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
-.PHONY: FORCE help setup build engine-runtime deb docs model run check acceptance test test-tools race test-engine test-subtitles \
+.PHONY: FORCE help setup build engine-runtime deb release docs model run check acceptance test test-tools race test-engine test-subtitles \
 	conformance test-programs e2e peer wer bench clean

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -169,22 +170,20 @@ func (a *appliant) circumstances() []slog.Attr {
 
 // ownUnit is the unit that runs this server.
 func (a *appliant) ownUnit() string {
-	if len(a.inherited) > 0 && a.isNext() {
+	switch {
+	case a.listensOn("next-"):
 		return systemd.Next(a.paths.SlotName)
+	case a.listensOn("preflight-"):
+		return systemd.Preflight(a.paths.SlotName)
 	}
 	return systemd.Service
 }
 
-// isNext tells whether this is the server of a slot while a switch lasts: it
-// has a socket of its own beside the port.
-func (a *appliant) isNext() bool {
-	own := "next-" + a.paths.SlotName + ".sock"
-	for _, l := range a.inherited {
-		if filepath.Base(l.Addr().String()) == own {
-			return true
-		}
-	}
-	return false
+// listensOn tells whether this is the server of a slot while a switch or a
+// rehearsal lasts: it has a socket of that kind for itself.
+func (a *appliant) listensOn(kind string) bool {
+	own := kind + a.paths.SlotName + ".sock"
+	return slices.ContainsFunc(a.inherited, func(l systemd.Listener) bool { return filepath.Base(l.Addr().String()) == own })
 }
 
 // server is the doors' other side.
@@ -320,7 +319,7 @@ func (a *appliant) preload(ctx context.Context) {
 // pending takes up what was left to be done. One server does it: not the one
 // that stands in while a switch lasts.
 func (a *appliant) pending(ctx context.Context) {
-	if !a.isNext() {
+	if !a.listensOn("next-") && !a.listensOn("preflight-") {
 		a.parts.TakeUpPending(ctx, a.paths, a.settings.Current, a.log)
 	}
 }

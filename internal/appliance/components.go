@@ -33,6 +33,10 @@ type Parts struct {
 	Keys        func() error                    // why the keys cannot be used
 	Systemd     func(ctx context.Context) error // asks it something; nil = it does not run this server
 	Free        func(dir string) (int64, error) // bytes left to us; nil = what the kernel says
+
+	// Updater tells that the updater can be asked, and what is to be said of it;
+	// nil = there is none to this server.
+	Updater func(ctx context.Context) (string, error)
 }
 
 // What is not there yet says so.
@@ -41,7 +45,7 @@ const later = "comes with a later version"
 // Components declares every part of the appliance: its name, what it needs,
 // and what the appliance does without it.
 func (p Parts) Components() []component.Component {
-	return slices.Concat(p.house(), p.work(), []component.Component{p.systemd()}, planned())
+	return slices.Concat(p.house(), p.work(), []component.Component{p.systemd(), p.updater()}, planned())
 }
 
 // house is what has to be there for anything to be served.
@@ -115,12 +119,26 @@ func (p Parts) systemd() component.Component {
 	return c
 }
 
+// updater is what brings new versions. It is there where systemd runs the
+// server of an installed appliance.
+func (p Parts) updater() component.Component {
+	c := component.Component{
+		Name: "updater", Does: "signed updates, with a trial and a way back", Every: 10 * time.Second,
+		Checked: "the bus knows it, and it has raised no alarm",
+		Without: "new versions come by apt, or by `whisper-appliance update` as root; what asks the updater is answered with 503",
+		Search:  []string{p.Paths.UpdaterBin, paths.MachineAt("").SystemBus}, Check: p.Updater,
+	}
+	if p.Updater == nil && p.Appliance != nil {
+		c.Planned, c.Check = "systemd does not run this server", nil
+	}
+	return c
+}
+
 // planned is what is not there yet.
 func planned() []component.Component {
 	return []component.Component{
 		{Name: "vad", Does: "speech detection by a model", Planned: later, Without: "windows are cut where the sound is quiet"},
 		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
-		{Name: "updater", Does: "signed updates", Planned: later, Without: "new versions come by apt; the enterprise update endpoints answer false with this reason"},
 		{Name: "maintenance", Does: "maintenance mode", Planned: later, Without: "the enterprise maintenance keys answer false with this reason"},
 	}
 }

@@ -59,6 +59,12 @@ var layers = []struct{ pkg, may string }{
 
 	// 3: the work
 	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
+	{"internal/release", "github.com/klauspost/compress/zstd golang.org/x/mod/semver internal/fault internal/slot"},
+	{"internal/trust", "github.com/theupdateframework/go-tuf/v2/metadata github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata golang.org/x/sys/unix internal/durable internal/fault internal/release"},
+	{"internal/publish", "internal/durable internal/fault internal/release internal/slot internal/trust"},
+	{"internal/fetch", "internal/durable internal/fault internal/release internal/trust"},
+	{"internal/updaterd", "github.com/godbus/dbus/v5 github.com/godbus/dbus/v5/introspect internal/deployment internal/fault"},
+	{"internal/trial", "internal/deployment internal/fault"},
 	{"internal/transcribe", "internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/transcript"},
 	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/durable internal/engine internal/fault internal/logging internal/model internal/paths internal/systemd internal/transcribe"},
 
@@ -72,11 +78,20 @@ var layers = []struct{ pkg, may string }{
 	{"internal/doctor", "internal/component internal/config internal/durable internal/fault internal/model internal/paths internal/slot internal/systemd"},
 	{"internal/diagnose", "internal/config internal/durable internal/paths internal/slot internal/systemd internal/version"},
 
+	{"internal/measure", "internal/api internal/component internal/deployment internal/fault internal/smoke internal/trial"},
+
+	// 6: what changes which release serves
+	{"internal/update", "golang.org/x/sys/unix internal/config internal/deployment internal/durable internal/fault internal/faultpoint internal/release internal/slot internal/trial internal/trust"},
+	{"internal/site", "golang.org/x/sys/unix internal/api internal/component internal/config internal/deployment internal/durable internal/fault internal/fetch internal/measure internal/paths internal/slot internal/smoke internal/systemd internal/trial internal/trust internal/update internal/version"},
+
 	// programs
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/diagnose " +
 		"internal/doctor internal/durable internal/environment internal/fault internal/model internal/paths internal/slot internal/smoke internal/systemd internal/transcribe internal/transcript internal/version"},
 	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/systemd internal/version internal/watchdog"},
 	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
+	{"cmd/whisper-appliance-fetch", "internal/durable internal/fault internal/fetch internal/logging internal/paths internal/version"},
+	{"cmd/whisper-appliance-updater", "github.com/spf13/cobra golang.org/x/term internal/deployment internal/fault internal/logging internal/paths internal/site internal/slot internal/systemd internal/update internal/updaterd internal/version"},
+	{"cmd/whisper-appliance-release", "github.com/spf13/cobra internal/fault internal/publish internal/release internal/trust internal/version"},
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
 
 	// tests that look at the appliance from outside
