@@ -66,7 +66,7 @@ engine-runtime: setup $(RUNTIME)/lock ## assemble whisper.cpp, ggml and their li
 deb: $(DEB)/.built ## build the Debian package into build/deb
 
 release: build $(PACKAGE)/.built ## publish this version into build/release/repository (RELEASE_VERSION= CHANNEL= KEYS=), and as one file *.wa
-	@packaging/release.sh "$(SLOT)" "$(RELEASE)" "$(KEYS)" "$(FULL)" "$(CHANNEL)" "$(COMMIT)"
+	@packaging/release.sh "$(SLOT)" "$(RELEASE)" "$(KEYS)" "$(ROOT)" "$(FULL)" "$(CHANNEL)" "$(COMMIT)"
 
 model: build $(TINY) ## fetch and convert the development model (tiny)
 

@@ -61,7 +61,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
 	{"internal/release", "github.com/klauspost/compress/zstd golang.org/x/mod/semver internal/fault internal/slot"},
 	{"internal/trust", "github.com/theupdateframework/go-tuf/v2/metadata github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata golang.org/x/sys/unix internal/durable internal/fault internal/release"},
-	{"internal/publish", "internal/durable internal/fault internal/release internal/slot internal/trust"},
+	{"internal/publish", "github.com/gofrs/flock github.com/sigstore/sigstore/pkg/signature github.com/theupdateframework/go-tuf/v2/metadata internal/durable internal/fault internal/release internal/slot internal/trust"},
 	{"internal/fetch", "internal/durable internal/fault internal/release internal/trust"},
 	{"internal/updaterd", "github.com/godbus/dbus/v5 github.com/godbus/dbus/v5/introspect internal/deployment internal/fault"},
 	{"internal/trial", "internal/deployment internal/fault"},
@@ -91,7 +91,7 @@ var layers = []struct{ pkg, may string }{
 	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
 	{"cmd/whisper-appliance-fetch", "internal/durable internal/fault internal/fetch internal/logging internal/paths internal/version"},
 	{"cmd/whisper-appliance-updater", "github.com/spf13/cobra golang.org/x/term internal/deployment internal/fault internal/logging internal/paths internal/site internal/slot internal/systemd internal/update internal/updaterd internal/version"},
-	{"cmd/whisper-appliance-release", "github.com/spf13/cobra internal/fault internal/publish internal/release internal/trust internal/version"},
+	{"cmd/whisper-appliance-release", "github.com/spf13/cobra internal/durable internal/fault internal/publish internal/release internal/slot internal/trust internal/version"},
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
 
 	// tests that look at the appliance from outside
