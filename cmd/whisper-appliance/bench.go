@@ -80,6 +80,7 @@ type benchReport struct {
 type timed struct {
 	File     string  `json:"file,omitempty"`
 	Seconds  float64 `json:"seconds,omitempty"`
+	Waited   float64 `json:"waited_seconds,omitempty"` // of these, in which some work waited for a processor
 	Sound    float64 `json:"sound_seconds,omitempty"`
 	RealTime float64 `json:"real_time,omitempty"`
 	Idle     bool    `json:"idle"` // nobody else used the engine meanwhile
@@ -96,7 +97,7 @@ type comparison struct {
 }
 
 func timedOf(file string, r trial.Run) timed {
-	t := timed{File: file, Seconds: r.Seconds, Sound: r.Sound, Idle: r.Idle, Cold: r.Cold, Problem: r.Problem, Says: r.Says}
+	t := timed{File: file, Seconds: r.Seconds, Waited: r.Waited, Sound: r.Sound, Idle: r.Idle, Cold: r.Cold, Problem: r.Problem, Says: r.Says}
 	if r.Problem == "" && r.Sound > 0 {
 		t.RealTime = r.Seconds / r.Sound
 	}
@@ -140,9 +141,10 @@ func (a *app) benchable(o benchOrder) error {
 	if o.runs < 1 || o.runs > 1000 {
 		return usageError{fmt.Errorf("--runs is %d: it has to be from 1 to 1000", o.runs)}
 	}
-	if o.save && os.Geteuid() != 0 {
-		return fault.New(fault.Forbidden, "need_root", "--save writes what trials are held against, which is root's alone").On("--save").
-			Try("sudo %s bench --save", program)
+	if o.save {
+		if err := rootOnly(os.Geteuid(), "bench --save"); err != nil {
+			return err
+		}
 	}
 	if (o.save || o.against != "") && a.paths.Updater == "" {
 		return fault.New(fault.NotFound, "not_installed", "this %s was not installed: no figures are kept", program).
@@ -188,7 +190,7 @@ func (a *app) measured(ctx context.Context, r *benchReport, s measure.Server, o 
 			return err
 		}
 	}
-	p50, _, err := s.Health(ctx, o.runs)
+	p50, _, err := s.Health(ctx, 100)
 	if err != nil {
 		return err
 	}
@@ -217,20 +219,28 @@ func (a *app) measured(ctx context.Context, r *benchReport, s measure.Server, o 
 // fileLimit is what the transcription of one FILE may take.
 const fileLimit = 6 * time.Hour
 
+// muchWaiting is the share of the time above which people are told; an engine
+// alone on its machine makes some tenth of it.
+const muchWaiting = 0.3
+
 // explain notes why figures are missing.
 func (r *benchReport) explain(wanted int) {
 	note := func(format string, args ...any) { r.Notes = append(r.Notes, fmt.Sprintf(format, args...)) }
 	if n := len(r.Runs); n > 0 && r.Runs[n-1].Problem != "" {
 		note("%s: %s", r.Runs[n-1].Problem, r.Runs[n-1].Says)
 	}
-	shared := 0
+	shared, took, waited := 0, 0.0, 0.0
 	for _, t := range r.Runs {
+		took, waited = took+t.Seconds, waited+t.Waited
 		if t.Problem == "" && !t.Idle {
 			shared++
 		}
 	}
 	if shared > 0 {
 		note("%d of %d runs do not count: somebody else used the engine meanwhile", shared, wanted)
+	}
+	if waited > muchWaiting*took {
+		note("other programs used the processors: in %.0f %% of the time some work waited for one, so that the machine is faster than this", 100*min(1, waited/took))
 	}
 	if r.Figures.FirstSeconds == 0 && r.Figures.RealTime > 0 {
 		note("the time of a first transcription is not known: the model was loaded already; --cold has it given back first")
@@ -291,7 +301,7 @@ func (a *app) printBench(r benchReport) error {
 	if r.Slot != "" {
 		fmt.Fprintf(a.out, ", slot %s", r.Slot)
 	}
-	fmt.Fprintf(a.out, ", %d runs that count\n", r.Figures.Runs)
+	fmt.Fprintf(a.out, ", runs that count: %d\n", r.Figures.Runs)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	if r.Against != nil {
 		fmt.Fprintf(w, "FIGURE\tNOW\t%s\tTIMES\n", r.Against.Version)

@@ -33,8 +33,22 @@ func (m *Machine) look(ctx context.Context, full bool) (trial.Sample, error) {
 	return m.serving().Look(ctx, full)
 }
 
+// baseline is how the server that serves does, now or where it is too busy to be
+// measured as it did before.
 func (m *Machine) baseline(ctx context.Context) (trial.Baseline, error) {
-	return m.serving().Baseline(ctx)
+	b, err := m.serving().Baseline(ctx)
+	if err != nil {
+		return b, err
+	}
+	about, err := m.serving().About(ctx)
+	if err != nil {
+		return b, err
+	}
+	kept, known, err := deployment.FiguresOf(m.Paths.Updater, about.Version, about.Model)
+	if known {
+		b.Figures = b.Figures.Or(kept)
+	}
+	return b, err
 }
 
 func (m *Machine) figures(ctx context.Context) (deployment.Figures, error) {
@@ -55,13 +69,15 @@ func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manife
 		return trial.Finding{}, err
 	}
 	candidate := measure.Server{Socket: m.Paths.PreflightSocket(name), Proc: paths.MachineAt("").Proc, Unit: m.unit(unit),
-		Beside: []string{m.Paths.APISocket}, Version: release.Version}
+		Version: release.Version}
 	if err := m.passes(ctx, candidate, release); err != nil {
 		return trial.Finding{}, err
 	}
-	incumbent := m.serving()
-	incumbent.Beside = []string{candidate.Socket}
-	return judged(compare(ctx, incumbent, candidate))
+	finding, err := measure.Compare(ctx, m.serving(), candidate)
+	if err != nil {
+		return finding, err
+	}
+	return judged(finding)
 }
 
 // dark ends the rehearsal.
@@ -127,16 +143,6 @@ func (m *Machine) passes(ctx context.Context, candidate measure.Server, release 
 		}
 	}
 	return nil
-}
-
-// compare has both transcribe the reference clip by turns.
-func compare(ctx context.Context, incumbent, candidate measure.Server) trial.Finding {
-	var was, is []trial.Run
-	for range trial.Pairs {
-		was = append(was, incumbent.Runs(ctx, 1, nil)...)
-		is = append(is, candidate.Runs(ctx, 1, nil)...)
-	}
-	return trial.Compare(was, is, trial.Memory{})
 }
 
 // judged is the finding, and an error where it is bad.

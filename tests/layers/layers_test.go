@@ -85,8 +85,8 @@ var layers = []struct{ pkg, may string }{
 	{"internal/site", "golang.org/x/sys/unix internal/api internal/component internal/config internal/deployment internal/durable internal/fault internal/fetch internal/measure internal/paths internal/slot internal/smoke internal/systemd internal/trial internal/trust internal/update internal/version"},
 
 	// programs
-	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/diagnose " +
-		"internal/doctor internal/durable internal/environment internal/fault internal/model internal/paths internal/slot internal/smoke internal/systemd internal/transcribe internal/transcript internal/version"},
+	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/deployment internal/diagnose " +
+		"internal/doctor internal/durable internal/environment internal/fault internal/measure internal/model internal/paths internal/slot internal/smoke internal/systemd internal/transcribe internal/transcript internal/trial internal/version"},
 	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/systemd internal/version internal/watchdog"},
 	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
 	{"cmd/whisper-appliance-fetch", "internal/durable internal/fault internal/fetch internal/logging internal/paths internal/version"},
