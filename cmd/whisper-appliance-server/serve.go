@@ -54,6 +54,7 @@ type appliant struct {
 	certs      *cert.Manager
 	keys       *auth.Keyring
 	bus        *systemd.Bus
+	updates    *updater // nil where there is none
 	components *component.Registry
 	guard      watchdog.Guard
 	doors      []*portmux.Listener
@@ -145,6 +146,10 @@ func (a *appliant) assemble(stderr io.Writer) error {
 	if a.supervised {
 		parts.Systemd = a.ping
 	}
+	if a.supervised && a.paths.Slots != "" {
+		a.updates = newUpdater(a.paths)
+		parts.Updater = a.updates.check
+	}
 	var err error
 	a.components, err = component.New(parts.Components(), a.log, a.circumstances()...)
 	return err
@@ -204,6 +209,9 @@ func (a *appliant) server() *server.Server {
 	}
 	if a.supervised {
 		s.Units = a.units
+	}
+	if a.updates != nil {
+		s.Updates = a.updates
 	}
 	return s
 }

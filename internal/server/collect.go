@@ -30,6 +30,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	c.units(e)
 	c.resources(e)
 	c.watchdog(e)
+	c.updates(e)
 	for code, n := range c.s.mistakes.sum(time.Now()).Counts {
 		e.count("errors_total", "Answers that were errors, by the error's code.", float64(n), "code", code)
 	}

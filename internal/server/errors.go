@@ -40,7 +40,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	writeJSON(w, code, errorBody(r.URL.Path, code, f))
+	writeJSON(w, code, s.errorBody(r.URL.Path, code, f))
 	if unread {
 		s.linger(w, r)
 	}
@@ -76,9 +76,12 @@ func statusOf(f *fault.Error) int {
 }
 
 // errorBody is f as the door at path words it.
-func errorBody(path string, code int, f *fault.Error) any {
-	if strings.HasPrefix(path, "/v1/") {
+func (s *Server) errorBody(path string, code int, f *fault.Error) any {
+	switch {
+	case strings.HasPrefix(path, "/v1/"):
 		return openAIBody(code, f)
+	case originalUpdatePath(path):
+		return s.originalError(f)
 	}
 	return plainBody(f)
 }

@@ -17,6 +17,15 @@ func doorList() map[string][]string {
 		"/health/detailed": {"GET"}, "/metrics": {"GET"}, "/api/v1/components": {"GET"}, "/api/enterprise/deployment-info": {"GET"},
 		"/health": {"GET"}, "/livez": {"GET"}, "/readyz": {"GET"},
 		"/api/v1/transcriptions": {"POST"}, "/api/v1/models/current": {"PUT"}, "/api/v1/engine/unload": {"POST"},
+
+		"/api/v1/updates": {"GET"}, "/api/v1/updates/events": {"GET"}, "/api/v1/updates/history": {"GET"}, "/api/v1/deployments": {"GET"},
+		"/api/v1/updates/check": {"POST"}, "/api/v1/updates/download": {"POST"}, "/api/v1/updates/apply": {"POST"}, "/api/v1/updates/rollback": {"POST"},
+		"/api/v1/updates/cancel": {"POST"}, "/api/v1/updates/restart": {"POST"}, "/api/v1/updates/policy": {"PUT"},
+		"/api/enterprise/check-updates": {"GET"}, "/api/enterprise/start-update": {"POST"}, "/api/enterprise/update-status": {"GET"},
+		"/api/update/check": {"GET"}, "/api/update/install": {"POST"}, "/api/update/status": {"GET"}, "/api/update/history": {"GET"},
+		"/api/update/backups": {"GET"}, "/api/update/rollback": {"POST"}, "/api/update/restart": {"POST"},
+		"/api/updates/check": {"POST"}, "/api/updates/apply": {"POST"}, "/api/updates/rollback": {"POST"}, "/api/updates/status": {"GET"},
+		"/api/simple-update": {"POST"}, "/api/check-git-updates": {"GET"}, "/api/restart-service": {"POST"},
 	}
 }
 
@@ -26,6 +35,7 @@ func TestOpenAPI(t *testing.T) {
 	var doc struct {
 		OpenAPI string
 		Paths   map[string]map[string]struct {
+			Deprecated  bool
 			Responses   map[string]json.RawMessage
 			RequestBody struct {
 				Content map[string]struct {
@@ -56,6 +66,13 @@ func TestOpenAPI(t *testing.T) {
 		allow := do(t, "OPTIONS", srv.URL+strings.ReplaceAll(path, "{model}", "x"), nil).header.Get("Allow")
 		if want := strings.Join(append(methods, "OPTIONS"), ", "); sorted(allow) != sorted(want) {
 			t.Errorf("%s allows %q, documented is %q", path, allow, want)
+		}
+	}
+	for path, methods := range doc.Paths {
+		for m, op := range methods {
+			if originalUpdatePath(path) && !op.Deprecated {
+				t.Errorf("%s %s is not marked as deprecated", m, path)
+			}
 		}
 	}
 	if health := doc.Paths["/health"]["get"].Responses; !strings.Contains(string(health["503"]), "schemas/Health") {

@@ -58,6 +58,8 @@ func (s *Server) Handler() http.Handler {
 	d.original()
 	d.operators()
 	d.own()
+	d.updates()
+	d.originalUpdates()
 	router.Handler(http.MethodGet, "/", through("/", s.page))
 	router.Handler(http.MethodGet, "/assets/*file", through("/assets/*file", s.asset))
 	guarded := s.guard(router)
@@ -108,7 +110,7 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 		out, err := h(ctx, in)
 		if err != nil {
 			f := d.s.asFault(ctx, err)
-			return nil, &bodyError{code: statusOf(f), body: errorBody(op.Path, statusOf(f), f)}
+			return nil, &bodyError{code: statusOf(f), body: d.s.errorBody(op.Path, statusOf(f), f)}
 		}
 		return out, nil
 	})
@@ -293,6 +295,10 @@ func (s *Server) redirected(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	if socketIO(r.URL.Path) {
+		s.gone(w, r)
+		return
+	}
 	s.writeError(w, r, fault.New(fault.NotFound, "not_found", "there is nothing at %s", fault.Short(r.URL.Path)).
 		Try("/openapi.json lists what there is"))
 }
@@ -300,5 +306,5 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	f := fault.New(fault.BadInput, "method_not_allowed", "%s is not possible at %s", fault.Short(r.Method), fault.Short(r.URL.Path)).
 		Try("use %s", w.Header().Get("Allow"))
-	writeJSON(w, http.StatusMethodNotAllowed, errorBody(r.URL.Path, http.StatusMethodNotAllowed, f))
+	writeJSON(w, http.StatusMethodNotAllowed, s.errorBody(r.URL.Path, http.StatusMethodNotAllowed, f))
 }

@@ -85,8 +85,9 @@ type samples struct {
 	engine    seen[*engine.Status] // nil while none runs
 	units     seen[[]systemd.Unit]
 	resources seen[Resources]
-	again     chan struct{} // asks for a sample now
-	sampling  atomic.Bool   // somebody samples
+	updates   seen[updateFacts] // taken when metrics are asked for
+	again     chan struct{}     // asks for a sample now
+	sampling  atomic.Bool       // somebody samples
 }
 
 // sampleUntil takes samples until ctx ends. What hangs is left behind.

@@ -6,7 +6,8 @@
 // It trusts nobody: each request is judged by where it comes from and the key
 // it brings (package auth), bodies are streamed and bounded, and media are
 // never parsed here. It writes uploads to the spool, into files without a
-// name, and settings.toml when an administrator chooses a model.
+// name, and settings.toml when an administrator chooses a model. Of updates it
+// knows what the updater shows, and asks the updater for the rest.
 package server
 
 import (
@@ -72,6 +73,9 @@ type Server struct {
 	// Units asks systemd for the appliance's units; nil = there is no systemd.
 	Units func(context.Context) ([]systemd.Unit, error)
 
+	// Updates is the updater; nil = there is none here.
+	Updates Updates
+
 	// Environment is where the appliance runs, Slot the slot that it runs from:
 	// "a", "b", "golden" or "".
 	Environment Surroundings
@@ -92,6 +96,7 @@ type Server struct {
 	metering sync.Once
 	meters   *meters
 	mistakes mistakes
+	checking sync.Mutex // held while somebody has the sources asked
 	seen     samples
 	inside   atomic.Pointer[http.Handler] // of the last Handler, without the measuring
 	jobs     atomic.Int64
