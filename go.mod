@@ -56,3 +56,6 @@ require (
 )
 
 tool honnef.co/go/tools/cmd/staticcheck
+
+// What is built and fetched lies there, roots of whole systems among it.
+ignore ./build

@@ -22,7 +22,7 @@ const (
 const maxVersion = 100
 
 // ValidVersion is nil for a semantic version with all three numbers and without
-// a leading v: "1.4.0", "1.4.0-rc.1", "0.1.0+dev". The error is a fault,
+// a leading v: "1.4.0", "1.4.0-rc.1", "0.8.0+dev". The error is a fault,
 // "bad_version".
 func ValidVersion(v string) error {
 	if wellFormed(v) {

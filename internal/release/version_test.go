@@ -20,7 +20,7 @@ func wantCode(t *testing.T, err error, code string) {
 }
 
 func TestValidVersion(t *testing.T) {
-	for _, v := range []string{"0.0.0", "1.4.0", "1.4.0-rc.1", "0.1.0+dev", "1.0.0-beta+exp.sha.5114f85", "10.20.30"} {
+	for _, v := range []string{"0.0.0", "1.4.0", "1.4.0-rc.1", "0.8.0+dev", "1.0.0-beta+exp.sha.5114f85", "10.20.30"} {
 		if err := ValidVersion(v); err != nil {
 			t.Errorf("%s: %v", v, err)
 		}
@@ -32,7 +32,7 @@ func TestValidVersion(t *testing.T) {
 
 // TestCompare walks versions in their order, each against each.
 func TestCompare(t *testing.T) {
-	order := []string{"", "1.4", "nonsense", "v9.9.9", "0.1.0-alpha", "0.1.0-alpha.1", "0.1.0-beta.2", "0.1.0-beta.11", "0.1.0", "0.1.0+dev", "0.1.0+dev2",
+	order := []string{"", "1.4", "nonsense", "v9.9.9", "0.8.0-alpha", "0.8.0-alpha.1", "0.8.0-beta.2", "0.8.0-beta.11", "0.8.0", "0.8.0+dev", "0.8.0+dev2",
 		"0.1.1", "0.2.0-rc.1+z", "0.2.0", "0.10.0", "1.0.0", "10.0.0"}
 	for i, a := range order {
 		for j, b := range order {
@@ -50,7 +50,7 @@ func TestCompare(t *testing.T) {
 }
 
 func TestTargetName(t *testing.T) {
-	for _, v := range []string{"1.4.0", "1.4.0-rc.1", "0.1.0+dev"} {
+	for _, v := range []string{"1.4.0", "1.4.0-rc.1", "0.8.0+dev"} {
 		name := TargetName(v, "amd64")
 		version, arch, err := ParseTarget(name)
 		if err != nil || version != v || arch != "amd64" {
