@@ -33,7 +33,7 @@ func TestValidVersion(t *testing.T) {
 // TestCompare walks versions in their order, each against each.
 func TestCompare(t *testing.T) {
 	order := []string{"", "1.4", "nonsense", "v9.9.9", "0.8.0-alpha", "0.8.0-alpha.1", "0.8.0-beta.2", "0.8.0-beta.11", "0.8.0", "0.8.0+dev", "0.8.0+dev2",
-		"0.1.1", "0.2.0-rc.1+z", "0.2.0", "0.10.0", "1.0.0", "10.0.0"}
+		"0.8.1", "0.9.0-rc.1+z", "0.9.0", "0.10.0", "1.0.0", "10.0.0"}
 	for i, a := range order {
 		for j, b := range order {
 			want := 0
