@@ -111,6 +111,7 @@ $(DEB)/.built: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/de
 $(DEB)/.built: $(SLOT)/.built $(PACKAGE)/.built $(shell git ls-files -co --exclude-standard -- units packaging/deb packaging/man changelog 2>/dev/null)
 	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
 	@CGO_ENABLED=0 go run -tags man -ldflags '$(LDFLAGS)' ./cmd/whisper-appliance man $(BUILD)/man
+	@CGO_ENABLED=0 go run -tags man -ldflags '$(LDFLAGS)' ./cmd/whisper-appliance-updater man $(BUILD)/man
 	@packaging/deb/build.sh $(SLOT) $$(dpkg --print-architecture) $(DEB) $(PACKAGE)
 	@touch $@
 
@@ -148,7 +149,7 @@ check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; } >&2
 	@CGO_ENABLED=0 go vet ./...
 	@CGO_ENABLED=0 go vet -tags e2e ./tests/...
-	@CGO_ENABLED=0 go vet -tags man ./cmd/whisper-appliance
+	@CGO_ENABLED=0 go vet -tags man ./cmd/whisper-appliance ./cmd/whisper-appliance-updater
 	@CGO_ENABLED=0 go vet -tags faults ./internal/...
 	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
 	@if [ -e $(RUNTIME)/lock ]; then CGO_ENABLED=1 go vet -tags $(ENGINE_TAGS) ./internal/whisper ./cmd/whisper-appliance-engine; fi
