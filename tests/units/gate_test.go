@@ -16,17 +16,23 @@ func newBox(t *testing.T) box {
 	t.Helper()
 	b := box{t.TempDir(), filepath.Join(t.TempDir(), "gate")}
 	for _, slot := range []string{"a", "b", "golden"} {
-		bin := filepath.Join(b.home, "slots", slot, "bin")
-		if err := os.MkdirAll(bin, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(bin, "whisper-appliance-server"), nil, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		b.serves(t, filepath.Join("slots", slot), "server")
 	}
 	b.link(t, "current", "slots/a")
 	b.link(t, "stable", "slots/a")
 	return b
+}
+
+// serves puts a server into a release of the box.
+func (b box) serves(t *testing.T, release, program string) {
+	t.Helper()
+	bin := filepath.Join(b.home, release, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "whisper-appliance-server"), []byte(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (b box) link(t *testing.T, name, target string) {
@@ -47,7 +53,8 @@ func (b box) gate(t *testing.T, result string, args ...string) (out string, slep
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join("..", "..", "units", "gate"), args...)
-	cmd.Env = []string{"PATH=" + tools + ":" + os.Getenv("PATH"), "GATE_HOME=" + b.home, "GATE_RUN=" + b.run, "SERVICE_RESULT=" + result}
+	cmd.Env = []string{"PATH=" + tools + ":" + os.Getenv("PATH"), "GATE_HOME=" + b.home, "GATE_RUN=" + b.run,
+		"GATE_PACKAGE=" + filepath.Join(b.home, "package"), "SERVICE_RESULT=" + result}
 	said, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("gate %v: %v\n%s", args, err, said)
@@ -102,7 +109,7 @@ func TestGateForgets(t *testing.T) {
 			}
 		}
 		b.gate(t, "signal", "ended", server)
-		if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || strings.TrimSpace(string(data)) != c.want {
+		if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || string(data) != c.want+" slots/a\n" {
 			t.Errorf("ready for %v: count %q, %v; want %s", c.ready, data, err, c.want)
 		}
 	}
@@ -128,18 +135,32 @@ func TestGateCountsHangs(t *testing.T) {
 }
 
 // TestGateNeedsAWayBack: a `stable` that holds no server is none; golden is the
-// next, and without either the link stays.
+// next, then the golden of before, and without any the link stays.
 func TestGateNeedsAWayBack(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		remove  []string
+		lacks   []string // slots without a server
+		empty   bool     // the file is there, and has lost its bytes
+		old     bool     // the package keeps the release before
 		current string
-	}{{"stable is gone", []string{"a"}, "slots/golden"}, {"golden too", []string{"a", "golden"}, "slots/b"}} {
+		golden  string // where slots/golden leads, "" where it is no link
+	}{
+		{name: "stable is gone", lacks: []string{"a"}, current: "slots/golden"},
+		{name: "stable has lost its bytes", lacks: []string{"a"}, empty: true, current: "slots/golden"},
+		{name: "stable is enough", lacks: []string{"golden"}, old: true, current: "slots/a"},
+		{name: "golden too", lacks: []string{"a", "golden"}, current: "slots/b"},
+		{name: "golden too, but for the one before", lacks: []string{"a", "golden"}, old: true, current: "slots/golden", golden: "package/golden.old"},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBox(t)
 			b.link(t, "current", "slots/b")
-			for _, slot := range c.remove {
-				if err := os.RemoveAll(filepath.Join(b.home, "slots", slot)); err != nil {
+			if c.old {
+				b.serves(t, "package/golden.old", "server")
+			}
+			for _, slot := range c.lacks {
+				if c.empty {
+					b.serves(t, filepath.Join("slots", slot), "")
+				} else if err := os.RemoveAll(filepath.Join(b.home, "slots", slot)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -150,7 +171,65 @@ func TestGateNeedsAWayBack(t *testing.T) {
 			if got := b.current(t); got != c.current {
 				t.Errorf("current is %s, want %s", got, c.current)
 			}
+			golden, _ := os.Readlink(filepath.Join(b.home, "slots", "golden")) //nolint:errcheck // "" where it is none
+			if strings.TrimPrefix(golden, b.home+"/") != c.golden {
+				t.Errorf("slots/golden leads to %q, want %q", golden, c.golden)
+			}
 		})
+	}
+}
+
+// TestGateCountsByRelease: a crash loop is no reason to refuse the release that
+// ends it, and an end of the old server while the link has moved already is not
+// the new one's failure.
+func TestGateCountsByRelease(t *testing.T) {
+	b := newBox(t)
+	for range 5 {
+		b.gate(t, "", "start", server)
+		b.gate(t, "exit-code", "ended", server)
+	}
+	b.link(t, "current", "slots/b")
+	b.gate(t, "timeout", "ended", server) // of the old one, which was started
+	for failures, pause := range []string{"", "", "1"} {
+		if said, slept := b.gate(t, "", "start", server); b.current(t) != "slots/b" || slept != pause {
+			t.Errorf("after %d failures of its own it sleeps %q: %s", failures, slept, said)
+		}
+		b.gate(t, "exit-code", "ended", server)
+	}
+	b.gate(t, "", "start", server)
+	if got := b.current(t); got != "slots/a" {
+		t.Errorf("after three failures of its own current is %s", got)
+	}
+}
+
+// TestGateInATransaction walks the links through an update: the gate heeds them
+// and nothing else, and leaves alone what is committed.
+func TestGateInATransaction(t *testing.T) {
+	fail := func(b box, times int) {
+		for range times {
+			b.gate(t, "", "start", server)
+			b.gate(t, "exit-code", "ended", server)
+		}
+		b.gate(t, "", "start", server)
+	}
+	b := newBox(t)
+	fail(b, 3) // armed: the link has not moved
+	if got := b.current(t); got != "slots/a" {
+		t.Fatalf("armed: current is %s", got)
+	}
+	b.gate(t, "success", "ended", server) // the take-over restarts it
+	b.link(t, "current", "slots/b")
+	fail(b, 2)
+	b.link(t, "stable", "slots/b") // committed
+	fail(b, 5)
+	if got := b.current(t); got != "slots/b" {
+		t.Fatalf("committed: current is %s", got)
+	}
+	b.gate(t, "success", "ended", server)
+	b.link(t, "current", "slots/a") // the next one, into the other slot
+	fail(b, 3)
+	if got := b.current(t); got != "slots/b" {
+		t.Errorf("the next trial: current is %s", got)
 	}
 }
 

@@ -1,5 +1,8 @@
-// Package units holds the checks of the unit files and of the gate that need no
-// systemd: what each unit must say so that a crash costs no port.
+// Package units holds the checks of the unit files, of the gate and of the
+// package's scripts that need no systemd: what each unit must say so that a
+// crash costs no port and an update no more than it may, and what is called when
+// the package comes and goes. The scripts run in a temporary directory, with
+// stand-ins for every command that would reach the machine.
 package units
 
 import (
@@ -60,7 +63,7 @@ const target = "whisper-appliance.target"
 
 // TestEveryUnitGoesWithTheTarget: stopping the target stops everything.
 func TestEveryUnitGoesWithTheTarget(t *testing.T) {
-	for _, kind := range []string{"*.service", "*.socket", "*.path", "*.timer"} {
+	for _, kind := range []string{"whisper*.service", "whisper*.socket", "whisper*.path", "whisper*.timer"} {
 		for name, u := range all(t, kind) {
 			if !u.has("Unit.PartOf", target) {
 				t.Errorf("%s is not PartOf=%s", name, target)
@@ -75,16 +78,16 @@ func TestEveryUnitGoesWithTheTarget(t *testing.T) {
 // TestNoCrashTakesAPort: systemd gives up on a socket or a service that fails
 // often, unless it is told not to.
 func TestNoCrashTakesAPort(t *testing.T) {
-	sockets := all(t, "*.socket")
+	sockets := all(t, "whisper*.socket")
 	for name, u := range sockets {
 		if !u.has("Socket.TriggerLimitIntervalSec", "0") {
 			t.Errorf("%s gives up", name)
 		}
 	}
-	for name, u := range all(t, "*.service") {
+	for name, u := range all(t, "whisper*.service") {
 		base := strings.TrimSuffix(name, ".service")
-		if name == "whisper-appliance-next@.service" {
-			continue // started by the switch alone
+		if name == "whisper-appliance-next@.service" || name == "whisper-appliance-preflight@.service" {
+			continue // started by an update alone, which wants to see it crash
 		}
 		s, activated := sockets[base+".socket"]
 		if !activated || s.has("Socket.Accept", "yes") {
@@ -102,7 +105,7 @@ func TestNoCrashTakesAPort(t *testing.T) {
 // TestSharedSocketStaysNonBlocking: systemd sets the flag anew at each start,
 // for everybody who shares the socket.
 func TestSharedSocketStaysNonBlocking(t *testing.T) {
-	units := all(t, "*.service")
+	units := all(t, "whisper*.service")
 	for _, name := range []string{"whisper-appliance.service", "whisper-appliance-next@.service"} {
 		if !units[name].has("Service.NonBlocking", "yes") {
 			t.Errorf("%s makes the port's socket blocking for the other server", name)
@@ -112,7 +115,7 @@ func TestSharedSocketStaysNonBlocking(t *testing.T) {
 
 // TestPrivateSockets: only the port and the API's socket are everybody's.
 func TestPrivateSockets(t *testing.T) {
-	for name, u := range all(t, "*.socket") {
+	for name, u := range all(t, "whisper*.socket") {
 		open := name == "whisper-appliance.socket"
 		if open != u.has("Socket.SocketMode", "0666") || !open && !u.has("Socket.SocketMode", "0600") {
 			t.Errorf("%s: SocketMode=%v", name, u["Socket.SocketMode"])
@@ -125,7 +128,7 @@ func TestPrivateSockets(t *testing.T) {
 func TestNothingNewerThan252(t *testing.T) {
 	newer := []string{"Service.RestartMode", "Service.RestartSteps", "Service.RestartMaxDelaySec", "Service.OpenFile", "Socket.PollLimitIntervalSec",
 		"Service.MemoryZSwapMax", "Service.PrivatePIDs", "Service.MemoryKSM"}
-	for _, kind := range []string{"*.service", "*.socket", "server-sandbox.conf"} {
+	for _, kind := range []string{"whisper*.service", "whisper*.socket", "*-sandbox.conf", "preflight.conf"} {
 		for name, u := range all(t, kind) {
 			for _, key := range newer {
 				if len(u[key]) > 0 {
