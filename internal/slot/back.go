@@ -11,20 +11,33 @@ import (
 	"whisper-appliance/internal/faultpoint"
 )
 
-// Back goes back from the slot that serves, as a trial that ended badly does:
-// the link to the slot name, or where that is damaged or does not come up to the
-// other ways back, and the server with it. Connections wait at the socket
-// meanwhile. What the slot is called that serves now is in Outcome.To. Like To
-// it can be killed and called again; the caller holds Lock.
-func (s *Switch) Back(ctx context.Context, name string) (Outcome, error) {
-	out := Outcome{}
-	var err error
-	if out.From, err = s.Slots.Serving(); err != nil {
-		return out, err
-	}
+// Back leaves the slot bad, as a trial that ended badly does: the link goes to
+// the slot name, or where that is damaged or does not come up to the other ways
+// back, and the server with it. Connections wait at the socket meanwhile. What
+// the slot is called that serves now is in Outcome.To. Nobody can cancel it; like
+// To it can be killed and called again. The caller holds Lock.
+func (s *Switch) Back(ctx context.Context, bad, name string) (Outcome, error) {
+	ctx = context.WithoutCancel(ctx)
+	out := Outcome{From: bad}
 	s.retire(ctx)
-	out.To, err = s.wayBack(ctx, out.From, name, s.invocation(ctx, s.Service))
+	var err error
+	out.To, err = s.wayBack(ctx, bad, name, s.invocation(ctx, s.Service))
 	return out, err
+}
+
+// LinkBack is Back where no server is to be started: the link alone. It gives
+// the slot that the link names then; where no way back is whole the link stays,
+// and the error is a fault, "no_way_back".
+func (s *Slots) LinkBack(ctx context.Context, bad, name string, refused func(Manifest) error) (string, error) {
+	to, err := s.wayBack(ctx, bad, name, refused, func(name string, _ Manifest) error { return s.Activate(name) })
+	if ctx.Err() != nil && err != nil {
+		return "", context.Cause(ctx)
+	}
+	if err != nil && to == "" {
+		return "", fault.New(fault.Unavailable, "no_way_back", "no slot but %q could serve, and that one is not to", bad).Because(err).
+			Try("`apt reinstall whisper-appliance` brings a whole release")
+	}
+	return to, err
 }
 
 // rollback is the undo of Activate: the link back, and the server with it where
@@ -38,13 +51,17 @@ func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause
 	return s.rolledBack(out, name, cause)
 }
 
+func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string, error) {
+	return s.Slots.wayBack(ctx, bad, first, s.Refused, func(name string, m Manifest) error { return s.goBack(ctx, name, m, before) })
+}
+
 // wayBack leaves the slot bad for the first that is whole and comes up: the one
 // that served; the one last found good, as for a run that goes on after a kill,
 // when the link had moved already; the other slot; the package's own release, or
 // the one of the package before. Where none comes up the link stays with the
 // first that is whole, for the next start.
-func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string, error) {
-	committed, err := s.Slots.Committed()
+func (s *Slots) wayBack(ctx context.Context, bad, first string, refused func(Manifest) error, try func(name string, m Manifest) error) (string, error) {
+	committed, err := s.Committed()
 	errs := []error{err}
 	whole := ""
 	var tried []string
@@ -54,13 +71,13 @@ func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string
 			continue
 		}
 		tried = append(tried, name)
-		if again && !s.Slots.goldenBefore() {
+		if again && !s.goldenBefore() {
 			continue
 		}
-		m, err := s.acceptable(ctx, name)
+		m, err := s.acceptable(ctx, name, refused)
 		if err == nil {
 			whole = cmp.Or(whole, name)
-			err = s.goBack(ctx, name, m, before)
+			err = try(name, m)
 		}
 		if err == nil {
 			return name, nil
@@ -70,20 +87,22 @@ func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string
 	if whole == "" {
 		return "", fmt.Errorf("no way back: %w", errors.Join(append(errs, errors.New("no other slot is whole"))...))
 	}
-	return whole, fmt.Errorf("no way back comes up: %w", errors.Join(append(errs, s.Slots.Activate(whole))...))
+	return whole, fmt.Errorf("no way back comes up: %w", errors.Join(append(errs, s.Activate(whole))...))
 }
 
 // acceptable is nil for a slot whose every byte is as its manifest says, and
 // that nobody has refused.
-func (s *Switch) acceptable(ctx context.Context, name string) (Manifest, error) {
-	diffs, m, err := Verify(ctx, s.Slots.Path(name), Check{Owned: s.Slots.Owned})
+func (s *Slots) acceptable(ctx context.Context, name string, refused func(Manifest) error) (Manifest, error) {
+	diffs, m, err := Verify(ctx, s.Path(name), Check{Owned: s.Owned})
 	switch {
 	case err != nil:
 		return m, err
 	case len(diffs) > 0:
-		return m, damaged(s.Slots.Path(name), diffs)
-	case s.Refused != nil:
-		return m, s.Refused(m)
+		return m, damaged(s.Path(name), diffs)
+	case m.Fits() != nil:
+		return m, m.Fits()
+	case refused != nil:
+		return m, refused(m)
 	}
 	return m, nil
 }

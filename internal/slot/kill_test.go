@@ -20,7 +20,7 @@ func killings() []killing {
 		{"place", []string{"slot.copied", "slot.read_back", "slot.cleared", "slot.placed", "slot.activated", "slot.committed"}, B},
 		{"switch", []string{"slot.overlapped", "slot.smoked", "slot.activated", "slot.restarted"}, B},
 		{"cold switch", []string{"slot.activated"}, B},
-		{"failing switch", []string{"slot.overlapped", "slot.smoked", "slot.activated", "slot.restarted", "slot.rolling_back"}, A},
+		{"failing switch", []string{"slot.overlapped", "slot.smoked", "slot.activated", "slot.restarted", "slot.rolling_back", "slot.back"}, A},
 		{"failing cold switch", []string{"slot.activated", "slot.rolling_back"}, A},
 	}
 }

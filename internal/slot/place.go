@@ -97,6 +97,9 @@ func (s *Slots) Stage(ctx context.Context, name string, fill func(ctx context.Co
 	if err != nil {
 		return nil, cannotWrite(s.staging(), err)
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // as every directory of a release has to be
+		return nil, cannotWrite(dir, err)
+	}
 	staged := &Staged{slots: s, dir: dir, name: name}
 	if staged.m, err = fill(ctx, dir); err != nil {
 		staged.Discard()
@@ -243,6 +246,9 @@ func (s *Slots) Drop(name string) error {
 	}
 	if err := os.MkdirAll(s.trash(), 0o755); err != nil {
 		return cannotWrite(s.trash(), err)
+	}
+	if err := s.sweepTrash(); err != nil { // a name that an earlier run has left would be in the way
+		return err
 	}
 	if err := os.Rename(s.Path(name), filepath.Join(s.trash(), name+"-dropped")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("drop slot %s: %w", name, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -31,7 +32,9 @@ func (u *Updater) takeBallast() error {
 			continue
 		}
 		err := durable.Write(path, 0o600, func(w io.Writer) error {
-			_, err := io.CopyN(w, rand.Reader, ballastBytes)
+			var seed [32]byte
+			rand.Read(seed[:]) //nolint:errcheck // never fails
+			_, err := io.CopyN(w, mathrand.NewChaCha8(seed), ballastBytes)
 			return err
 		})
 		if err != nil {

@@ -1,6 +1,7 @@
 package update
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -12,27 +13,43 @@ import (
 
 // damage are the codes of a release that is not what it should be: it is refused
 // from now on, by its digest.
-var damage = []string{"damaged_release", "bad_archive", "path_escape", "link", "special_file", "setuid", "duplicate", "bomb", "mislabelled",
-	"artefact_damaged", "bad_bundle", "bad_manifest", "no_manifest"}
+func damage() []string {
+	return []string{"damaged_release", "bad_archive", "path_escape", "link", "special_file", "setuid", "duplicate", "bomb", "mislabelled",
+		"artefact_damaged", "bad_bundle", "bad_manifest", "no_manifest"}
+}
 
 // behaviour are the codes of a release that was started and is no good.
-var behaviour = []string{slot.CandidateFailed, slot.RolledBack, "rehearsal_failed"}
+func behaviour() []string {
+	return []string{slot.CandidateFailed, slot.RolledBack, "rehearsal_failed"}
+}
+
+// surroundings are the codes of what no release can help: where one of them is
+// the cause, it is not to blame for what it could not show.
+func surroundings() []string {
+	return []string{"no_systemd", "no_unit", "unit_masked", "not_allowed", "engine_stays", "disk_full"}
+}
 
 // settings are the codes of what an administrator has to decide otherwise.
-var settings = []string{"no_source", "pinned", "bad_config", "bad_version", "wrong_arch", "wrong_contract", "old_updater", "wrong_schema",
-	"downgrade", "held", "quarantined", "two_file_systems", "bad_link"}
+func settings() []string {
+	return []string{"no_source", "pinned", "bad_config", "bad_version", "wrong_arch", "wrong_contract", "old_updater", "wrong_schema",
+		"downgrade", "held", "quarantined", "two_file_systems", "bad_link"}
+}
 
 // blame says who has to answer for err.
 func blame(err error) (who, reason string) {
 	var f *fault.Error
 	switch {
+	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &f):
+		return deployment.Environment, "timeout"
 	case !errors.As(err, &f):
 		return deployment.Environment, "internal"
 	case f.Kind == fault.Canceled:
 		return deployment.Operator, f.Code
-	case slices.Contains(damage, f.Code), slices.Contains(behaviour, f.Code):
+	case slices.Contains(behaviour(), f.Code) && causedBy(err, surroundings()):
+		return deployment.Environment, f.Code
+	case slices.Contains(damage(), f.Code), slices.Contains(behaviour(), f.Code):
 		return deployment.Candidate, f.Code
-	case slices.Contains(settings, f.Code):
+	case slices.Contains(settings(), f.Code):
 		return deployment.Configuration, f.Code
 	}
 	return deployment.Environment, f.Code
@@ -42,7 +59,7 @@ func blame(err error) (who, reason string) {
 // serves, or where not even that is so, somebody has to look. The words of err
 // come back with what became of it.
 func (t *transaction) failed(ctx context.Context, err error) error {
-	if ctx.Err() != nil && t.st.Step == preparing && errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.Join(errCanceled, err)
 	}
 	if t.staged != nil {
@@ -50,14 +67,14 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	}
 	r := &t.st.Attempt
 	t.enterEnd()
-	r.At = t.phase
+	r.At = cmp.Or(t.broke, t.phase)
 	r.Blame, r.Reason = blame(err)
 	r.Says, r.Hint, r.Evidence = err.Error(), fault.Hint(err), t.notes
 	outcome := deployment.Aborted
 	switch {
 	case hasCode(err, slot.NotServing):
 		outcome = deployment.Failed
-		t.st.Alarm = deployment.ProblemOf(err, t.u.Now())
+		t.st.raise(deployment.ProblemOf(err, t.u.Now()))
 	case hasCode(err, slot.RolledBack):
 		outcome = deployment.RolledBack
 	case r.Blame == deployment.Operator:
@@ -65,6 +82,11 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	}
 	t.quarantine(err)
 	t.res.Outcome = outcome
+	if outcome != deployment.Aborted && outcome != deployment.Canceled {
+		if cerr := t.u.cameBack(t.st); cerr != nil {
+			return errors.Join(err, cerr) // the state is as before: the next run settles it
+		}
+	}
 	return errors.Join(err, t.u.finish(t.st, outcome))
 }
 
@@ -80,7 +102,8 @@ func (t *transaction) quarantine(err error) {
 	if who != deployment.Candidate || t.c == nil {
 		return
 	}
-	q := deployment.Quarantine{Version: t.st.Attempt.To.Version, Digest: t.st.Attempt.To.Digest, Artefact: t.st.Artefact, Reason: reason, Says: err.Error(), At: t.u.Now()}
+	to := t.st.Attempt.To
+	q := deployment.Quarantine{Version: to.Version, Digest: to.Digest, Artefact: t.st.Artefact, Reason: reason, Says: clip(err.Error()), At: t.u.Now()}
 	if q.Artefact == "" && t.c.offer != nil && t.staged == nil && reason != "artefact_damaged" {
 		q.Artefact = t.c.offer.SHA256
 	}
@@ -88,6 +111,20 @@ func (t *transaction) quarantine(err error) {
 		return // what was damaged on its way is no release: another try brings it whole
 	}
 	t.st.ban(q)
+}
+
+// causedBy tells whether a fault with one of the codes is anywhere in err.
+func causedBy(err error, codes []string) bool {
+	if f, is := err.(*fault.Error); is && slices.Contains(codes, f.Code) { //nolint:errorlint // each is looked at
+		return true
+	}
+	switch e := err.(type) { //nolint:errorlint // likewise
+	case interface{ Unwrap() error }:
+		return e.Unwrap() != nil && causedBy(e.Unwrap(), codes)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(err error) bool { return causedBy(err, codes) })
+	}
+	return false
 }
 
 func hasCode(err error, code string) bool {

@@ -25,6 +25,9 @@ type Want struct {
 	Trial   bool   // it has to prove itself before it is committed
 	Auto    bool   // nobody asked for this very one: what is held, pinned or not rolled out yet stays out
 
+	back   bool // it is the way back to what served before
+	queued bool // it is what waited
+
 	// Begun is called once the transaction has a name; nil = nobody wants to know.
 	Begun func(transaction string)
 }
@@ -39,6 +42,8 @@ const (
 
 func (w Want) kind() string {
 	switch {
+	case w.back:
+		return kindRollback
 	case w.Tree != "":
 		return kindDeploy
 	case w.Slot != "":
@@ -71,7 +76,7 @@ type candidate struct {
 	want  Want
 	offer *trust.Offer // of a repository or bundle
 	src   trust.Source
-	from  string        // where src is; a directory's path or an address
+	from  string        // where src is: a directory's path or an address; "" = in a bundle
 	m     slot.Manifest // known at once of a tree and a slot, else from its stage on
 	file  string        // the artefact, verified, in a directory of the updater's own
 	slot  string        // where it lies or will lie
@@ -92,14 +97,30 @@ func (u *Updater) find(ctx context.Context, st *state, w Want) (*candidate, erro
 		c.m, err = slot.Read(w.Tree)
 		return c, err
 	case w.Slot != "":
+		if w.Slot != slot.A && w.Slot != slot.B && w.Slot != slot.Golden {
+			return c, fault.New(fault.BadInput, "unknown_slot", "there is no slot %q; the slots are a, b and golden", fault.Short(w.Slot)).On("slot").
+				Try("`whisper-appliance slot list` shows what they hold")
+		}
 		c.slot, c.there = w.Slot, true
 		var err error
 		c.m, err = slot.Read(u.Slots.Path(w.Slot))
 		return c, err
 	case w.Bundle != "":
-		return c, u.findInBundle(ctx, c)
+		if err := u.findInBundle(ctx, c); err != nil {
+			return c, err
+		}
+		return c, u.notServing(ctx, *c.offer)
 	}
 	return c, u.findOnOffer(ctx, st, c)
+}
+
+// notServing is errNothingNewer where the release on offer serves already, whole.
+func (u *Updater) notServing(ctx context.Context, o trust.Offer) error {
+	serving, _ := u.links()
+	if is := u.release(serving); is.Version != o.Version || is.Commit != o.Commit || u.whole(ctx, serving, false) != nil {
+		return nil
+	}
+	return errNothingNewer
 }
 
 func (u *Updater) findOnOffer(ctx context.Context, st *state, c *candidate) error {
@@ -129,7 +150,7 @@ func (u *Updater) findOnOffer(ctx context.Context, st *state, c *candidate) erro
 		}
 	}
 	c.offer, c.src, c.from = o, src, st.Check.Source
-	return nil
+	return u.notServing(ctx, *o)
 }
 
 // keptOffer is the release that was fetched before, as the metadata that were
@@ -152,7 +173,7 @@ func (u *Updater) findInBundle(ctx context.Context, c *candidate) error {
 	if err != nil {
 		return err
 	}
-	c.close, c.src, c.from = bundle.Close, bundle, filepath.Dir(c.want.Bundle)
+	c.close, c.src = bundle.Close, bundle
 	index, err := u.Trust.Refresh(ctx, bundle)
 	if err != nil {
 		return err

@@ -32,6 +32,14 @@ func (st *state) ban(q deployment.Quarantine) {
 	}
 }
 
+// pardon lets a release be tried again that was committed: dpkg may bring what
+// every other door refuses.
+func (st *state) pardon(digest string) {
+	if digest != "" {
+		st.Banned = slices.DeleteFunc(st.Banned, func(q deployment.Quarantine) bool { return q.Digest == digest })
+	}
+}
+
 // refusal is banned for a switch that looks for a way back.
 func (st *state) refusal(m slot.Manifest) error { return st.banned(m.Digest(), "") }
 

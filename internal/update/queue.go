@@ -27,9 +27,13 @@ func (u *Updater) queue(ctx context.Context, st *state, w Want) (Result, error) 
 		if m.Digest() == st.Attempt.To.Digest {
 			return Result{Outcome: OnTrial, Transaction: st.Attempt.Transaction, From: st.Attempt.From, To: st.Attempt.To, Running: true}, nil
 		}
+		if err := u.allowed(st, &candidate{want: w, m: m}); err != nil {
+			return Result{}, err
+		}
 		q.Version = m.Version
 	} else {
 		o, err := u.keep(ctx, st, w)
+		st.now = nil
 		if err != nil {
 			return Result{}, errors.Join(err, u.save(st))
 		}
@@ -52,11 +56,11 @@ func (u *Updater) keep(ctx context.Context, st *state, w Want) (string, error) {
 		}
 		return o.Version, nil
 	}
-	c := &candidate{want: w}
+	c := &candidate{want: w, close: func() error { return nil }}
+	defer func() { c.close() }() //nolint:errcheck // it was only read
 	if err := u.findInBundle(ctx, c); err != nil {
 		return "", err
 	}
-	defer c.close() //nolint:errcheck // it was only read
 	if err := u.fits(st, *c.offer); err != nil {
 		return "", err
 	}
@@ -68,19 +72,15 @@ func (u *Updater) keep(ctx context.Context, st *state, w Want) (string, error) {
 	return c.offer.Version, nil
 }
 
-// takeQueued installs what waits, now that no trial runs.
+// takeQueued installs what waits, now that no trial runs. It leaves the queue
+// when its transaction is written down: a kill in between loses nothing.
 func (u *Updater) takeQueued(ctx context.Context) error {
-	var next *queued
-	err := u.change("the release that waits", func(st *state) error {
-		if st.Step == idle && st.Queued != nil {
-			next, st.Queued = st.Queued, nil
-		}
-		return nil
-	})
-	if err != nil || next == nil {
+	st, err := u.load()
+	if err != nil || st.Step != idle || st.Queued == nil {
 		return err
 	}
-	want := Want{Door: next.Door, Tree: next.Tree, Trial: true}
+	next := st.Queued
+	want := Want{Door: next.Door, Tree: next.Tree, Trial: true, queued: true}
 	if next.Tree == "" {
 		want.Version = next.Version
 	}

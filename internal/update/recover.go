@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -16,31 +15,35 @@ import (
 // Recover settles what an earlier run has left, be it killed or cut off. boot
 // says that the server has not been started since the machine was: then only
 // links and state are moved, and the start that follows finds them right.
-// It reports whether a trial is running that has to be watched.
+// It reports whether there is something to be watched, see Trial, with an error
+// too.
 func (u *Updater) Recover(ctx context.Context, boot bool) (watch bool, err error) {
 	unlock, err := u.lock("recovery")
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	st, err := u.settle(ctx, boot)
-	if err != nil {
-		return false, err
+	if _, err = u.settle(ctx, boot); err != nil {
+		watch, _ = u.Trial() //nolint:errcheck // err is the one to tell
+		return watch, err
 	}
-	return st.Step == onTrial || st.Queued != nil, nil
+	return u.Trial()
 }
 
 // settle brings the state in line with where the links point. It ends in idle
-// or on trial.
+// or on trial; or with an error, and may then be done again.
 func (u *Updater) settle(ctx context.Context, boot bool) (*state, error) {
 	st, err := u.load()
 	if err != nil {
 		return nil, err
 	}
-	if err := u.record(st); err != nil {
+	u.sweep()
+	alarm := st.Alarm
+	moved, err := u.mendLinks(ctx, st, boot)
+	if err != nil {
 		return nil, err
 	}
-	if err := u.mendLinks(ctx, st, boot); err != nil {
+	if err := u.record(st); err != nil {
 		return nil, err
 	}
 	if st.Step != idle && st.Step != onTrial {
@@ -48,15 +51,19 @@ func (u *Updater) settle(ctx context.Context, boot bool) (*state, error) {
 	}
 	switch st.Step {
 	case preparing:
-		err = u.giveUp(st, "interrupted", "the update was interrupted before anything was switched")
+		err = u.giveUp(st, "the update was interrupted before anything was switched")
 	case armed:
 		err = u.settleArmed(ctx, st, boot)
 	case onTrial:
-		err = u.settleTrial(ctx, st)
+		err = u.settleTrial(ctx, st, boot, moved)
 	case rollingBack:
 		err = u.goBack(ctx, st, boot)
-	default:
-		err = u.settleIdle(st)
+	}
+	if err == nil && st.Step == idle {
+		err = u.settleIdle(ctx, st, boot)
+	}
+	if err == nil && st.Alarm != alarm {
+		err = u.save(st)
 	}
 	if err != nil {
 		return nil, err
@@ -66,8 +73,8 @@ func (u *Updater) settle(ctx context.Context, boot bool) (*state, error) {
 }
 
 // giveUp ends a transaction that never took over.
-func (u *Updater) giveUp(st *state, reason, says string) error {
-	st.Attempt.Reason, st.Attempt.Says, st.Attempt.Blame = reason, says, deployment.Environment
+func (u *Updater) giveUp(st *state, says string) error {
+	st.Attempt.Reason, st.Attempt.Says, st.Attempt.Blame = "interrupted", says, deployment.Environment
 	if err := u.Slots.Sweep(); err != nil {
 		return err
 	}
@@ -82,53 +89,102 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed) // the commit was cut
 	case serving != to:
-		if err := u.retire(ctx, boot); err != nil {
-			return err
-		}
-		return u.giveUp(st, "interrupted", "the update was interrupted while the new version was started; the link never moved, or was taken back")
+		u.stay(ctx, serving, boot)
+		return errors.Join(u.cameBack(st), u.giveUp(st, "the update was interrupted while the new version was started; the link never moved, or was taken back"))
 	}
-	if !boot && u.systemd() {
-		if _, err := u.Site.Switch(func(step, text string) { u.Log.Info("recovery", "step", step, "what", text) }).To(ctx, to); err != nil {
-			return u.afterFailedSwitch(st, err)
+	runs := boot
+	if !boot && u.idle(ctx) == "" {
+		if err := u.follow(ctx, st, to); err != nil {
+			return u.afterFailedSwitch(ctx, st, err)
 		}
+		runs = true
 	}
-	if st.Attempt.From.Slot == "" {
+	if !runs || !st.Proof || st.Attempt.From.Slot == "" {
 		return u.commit(st, deployment.Committed)
 	}
 	st.Step = onTrial
+	if st.BootID != u.BootID {
+		st.BootID = u.BootID
+		st.TriesLeft--
+	}
 	return u.save(st)
 }
 
-// retire stops what a killed switch has left beside the server. At boot nothing
-// runs yet.
-func (u *Updater) retire(ctx context.Context, boot bool) error {
-	if boot || !u.systemd() {
-		return nil
+// stay sees that the server runs the slot that the link names, and stops what a
+// killed switch has left beside it. At boot nothing runs yet.
+func (u *Updater) stay(ctx context.Context, name string, boot bool) {
+	if boot || name == "" || u.idle(ctx) != "" {
+		return
 	}
-	return u.Site.Switch(func(string, string) {}).Retire(ctx)
+	if err := u.follow(ctx, nil, name); err != nil {
+		u.Log.Error("the server does not run what it should", "slot", name, "error", err)
+	}
 }
 
-// afterFailedSwitch writes down how a switch ended that recovery went on with.
-func (u *Updater) afterFailedSwitch(st *state, err error) error {
-	outcome := deployment.RolledBack
-	if !hasCode(err, slot.RolledBack) && !hasCode(err, slot.CandidateFailed) {
-		outcome = deployment.Failed
-		st.Alarm = deployment.ProblemOf(err, u.Now())
+// retire stops candidates that a switch has left beside the server because
+// systemd did not answer any more.
+func (u *Updater) retire(ctx context.Context, boot bool) {
+	if boot || !u.systemd() {
+		return
 	}
+	if _, err := u.Site.Idle(ctx); err != nil {
+		return // it does not answer yet
+	}
+	if err := u.Site.Switch(func(string, string) {}).Retire(ctx); err != nil {
+		u.Log.Warn("candidates may still run", "error", err)
+	}
+}
+
+// follow has the server run the slot that the link names.
+func (u *Updater) follow(ctx context.Context, st *state, name string) error {
+	sw := u.Site.Switch(func(step, text string) { u.Log.Info("recovery", "step", step, "what", text) })
+	if st != nil {
+		sw.Refused = st.refusal
+	}
+	_, err := sw.To(ctx, name)
+	return err
+}
+
+// afterFailedSwitch ends what recovery could not go on with. Where nothing was
+// tried, as without systemd's answer, the error stands, and the next run goes on.
+func (u *Updater) afterFailedSwitch(ctx context.Context, st *state, err error) error {
 	who, reason := blame(err)
-	u.blameTrial(st, who, reason, err.Error(), nil)
+	outcome := deployment.RolledBack
+	switch {
+	case hasCode(err, slot.RolledBack):
+	case hasCode(err, slot.NotServing):
+		outcome = deployment.Failed
+		st.raise(deployment.ProblemOf(err, u.Now()))
+	case who == deployment.Candidate: // the link still names it
+		return u.beginRollback(ctx, st, verdict{reason: reason, blame: who, says: err.Error()}, false)
+	default:
+		return err
+	}
+	u.blameTrial(st, verdict{reason: reason, blame: who, says: err.Error()})
+	st.Attempt.At = deployment.TakeOver
+	if err := u.cameBack(st); err != nil {
+		return err
+	}
 	return u.finish(st, outcome)
 }
 
-// settleTrial goes on with a trial, unless something else has ended it.
-func (u *Updater) settleTrial(ctx context.Context, st *state) error {
+// settleTrial goes on with a trial, unless something else has ended it. moved
+// tells that mendLinks has.
+func (u *Updater) settleTrial(ctx context.Context, st *state, boot, moved bool) error {
 	serving, committed := u.links()
 	to := st.Attempt.To.Slot
 	switch {
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed)
 	case serving != to:
-		u.blameTrial(st, deployment.Candidate, "gate", "its server failed three times in a row, and the gate took it back", nil)
+		v := verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
+		if moved {
+			v = verdict{reason: "slot_damaged", blame: deployment.Environment, says: "its slot was damaged on the disk"}
+		}
+		u.blameTrial(st, v)
+		if err := u.cameBack(st); err != nil {
+			return err
+		}
 		return u.finish(st, deployment.RolledBack)
 	case st.BootID == u.BootID:
 		return nil
@@ -139,46 +195,69 @@ func (u *Updater) settleTrial(ctx context.Context, st *state) error {
 	}
 	return u.beginRollback(ctx, st, verdict{
 		reason: "tries_exhausted", blame: deployment.Candidate, says: fmt.Sprintf("the machine was started %d times during the trial", tries),
-	}, true)
+	}, boot)
 }
 
 // settleIdle looks at links that no transaction explains.
-func (u *Updater) settleIdle(st *state) error {
+func (u *Updater) settleIdle(ctx context.Context, st *state, boot bool) error {
+	u.retire(ctx, boot)
 	serving, committed := u.links()
 	if serving == "" || serving == committed {
 		return u.Slots.Sweep()
 	}
-	if committed == "" {
-		return u.Slots.Commit(serving)
+	if committed == "" || u.whole(ctx, committed, true) != nil {
+		return u.Slots.Commit(serving) // there is nothing to go back to
 	}
 	// A trial whose state was lost, or a link that somebody moved by hand: it
 	// serves, and is looked at as any trial is.
-	st.Step, st.TriesLeft, st.BootID = onTrial, tries, u.BootID
+	st.Step, st.Proof, st.TriesLeft, st.BootID = onTrial, true, tries, u.BootID
 	st.Attempt = deployment.Record{Transaction: u.newID(), Door: deployment.DoorBoot, Kind: kindSwitch,
 		From: u.release(committed), To: u.release(serving), Started: u.Now()}
 	return u.save(st)
 }
 
-// mendLinks gives `current` a whole release to name where it has none. At boot
-// every byte of it is read; while the server runs a damaged file is no reason to
-// move anything.
-func (u *Updater) mendLinks(ctx context.Context, st *state, boot bool) error {
+// mendLinks gives `current` a whole release to name where it has none, and
+// `stable` the way back of a trial. At boot every byte of what serves is read;
+// while a server runs a damaged file is no reason to move anything: it is told.
+// moved says that `current` was moved.
+func (u *Updater) mendLinks(ctx context.Context, st *state, boot bool) (moved bool, err error) {
 	serving, committed := u.links()
-	if serving != "" {
-		err := u.whole(ctx, serving, !boot)
-		if err == nil {
-			return nil
+	if serving != slot.Golden && committed != slot.Golden {
+		if err := u.Slots.Prepare(); err != nil {
+			u.Log.Warn("the link to the package's release is not made", "error", err)
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		u.Log.Error("the slot that serves is damaged", "slot", serving, "error", err)
-		st.Alarm = &deployment.Problem{Code: "slot_damaged", Message: fmt.Sprintf("slot %s, which serves, is damaged: %v", serving, err), At: u.Now(),
-			Hint: "`whisper-appliance verify` lists every difference; `apt reinstall whisper-appliance` brings a whole release"}
-	} else if _, err := os.Lstat(u.Slots.Current); errors.Is(err, fs.ErrNotExist) && committed == "" && !u.anything() {
-		return nil // nothing was ever installed
 	}
-	return u.firstWhole(ctx, st, serving, committed)
+	if serving == "" {
+		if _, err := os.Lstat(u.Slots.Current); errors.Is(err, fs.ErrNotExist) && committed == "" && !u.anything() {
+			return false, nil // nothing was ever installed
+		}
+		return u.firstWhole(ctx, st, serving, committed, boot)
+	}
+	running := !boot && u.systemd()
+	why := u.whole(ctx, serving, running)
+	if why == nil {
+		return false, u.mendStable(ctx, st, committed)
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	u.Log.Error("the slot that serves is damaged", "slot", serving, "error", why)
+	st.raise(&deployment.Problem{Code: "slot_damaged", Message: fmt.Sprintf("slot %s, which serves, is damaged: %v", serving, why), At: u.Now(),
+		Hint: "`whisper-appliance verify` lists every difference; `apt reinstall whisper-appliance` brings a whole release"})
+	if _, err := slot.Read(u.Slots.Path(serving)); running && err == nil {
+		return false, nil
+	}
+	return u.firstWhole(ctx, st, serving, committed, boot)
+}
+
+// mendStable gives a trial its way back again: on a full disk the gate makes
+// `current` of `stable` itself.
+func (u *Updater) mendStable(ctx context.Context, st *state, committed string) error {
+	from := st.Attempt.From.Slot
+	if committed != "" || from == "" || st.Step != armed && st.Step != onTrial || u.whole(ctx, from, true) != nil {
+		return nil
+	}
+	return u.Slots.Commit(from)
 }
 
 // anything tells whether some slot holds a release.
@@ -203,24 +282,24 @@ func (u *Updater) whole(ctx context.Context, name string, shallow bool) error {
 	return m.Fits()
 }
 
-// firstWhole points `current` to the first whole release there is.
-func (u *Updater) firstWhole(ctx context.Context, st *state, serving, committed string) error {
-	for _, name := range []string{committed, slot.A, slot.B, slot.Golden} {
-		if name == "" || name == serving || u.whole(ctx, name, false) != nil {
-			continue
-		}
-		if err := u.Slots.Activate(name); err != nil {
-			return err
-		}
-		u.Log.Warn("`current` was mended", "was", serving, "slot", name)
-		st.Alarm = &deployment.Problem{Code: "current_mended", At: u.Now(),
-			Message: fmt.Sprintf("the release that was to serve was damaged or missing: slot %s serves in its place", name),
-			Hint:    "`whisper-appliance slot list` shows the slots; `apt reinstall whisper-appliance` brings a whole release"}
-		if name == slot.Golden || committed != "" && name != committed {
-			return u.Slots.Commit(name)
-		}
-		return nil
+// firstWhole points `current` to the first whole release there is, and has a
+// server that runs follow it.
+func (u *Updater) firstWhole(ctx context.Context, st *state, serving, committed string, boot bool) (moved bool, err error) {
+	name, err := u.Slots.LinkBack(ctx, serving, committed, st.refusal)
+	if hasCode(err, "no_way_back") {
+		u.Log.Error("no slot holds a whole release", "error", err)
+		return false, nil // what is there may still run
 	}
-	u.Log.Error("no slot holds a whole release", "links", filepath.Dir(u.Slots.Current))
-	return nil // what is there may still run
+	if err != nil {
+		return false, err
+	}
+	u.Log.Warn("`current` was mended", "was", serving, "slot", name)
+	st.raise(&deployment.Problem{Code: "current_mended", At: u.Now(),
+		Message: fmt.Sprintf("the release that was to serve was damaged or missing: slot %s serves in its place", name),
+		Hint:    "`whisper-appliance slot list` shows the slots; `apt reinstall whisper-appliance` brings a whole release"})
+	if name == slot.Golden || committed != "" && name != committed {
+		err = u.Slots.Commit(name)
+	}
+	u.stay(ctx, name, boot)
+	return true, err
 }

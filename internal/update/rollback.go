@@ -19,21 +19,21 @@ type verdict struct {
 
 // blameTrial writes into the record why the trial ended, and refuses the release
 // from now on where it is to blame. One that a person did not want is held.
-func (u *Updater) blameTrial(st *state, who, reason, says string, evidence []string) {
+func (u *Updater) blameTrial(st *state, v verdict) {
 	r := &st.Attempt
-	r.At, r.Blame, r.Reason, r.Says = deployment.OnTrial, who, reason, says
-	r.Evidence = append(r.Evidence, evidence...)
-	if who == deployment.Candidate {
-		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: reason, Says: says, At: u.Now()})
+	r.At, r.Blame, r.Reason, r.Says = deployment.OnTrial, v.blame, v.reason, v.says
+	r.Evidence = append(r.Evidence, v.evidence...)
+	if v.blame == deployment.Candidate {
+		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: v.reason, Says: clip(v.says), At: u.Now()})
 	}
-	if who == deployment.Operator {
+	if v.blame == deployment.Operator {
 		st.Held = r.To.Version
 	}
 }
 
 // beginRollback writes down that the trial is over, and goes back.
 func (u *Updater) beginRollback(ctx context.Context, st *state, v verdict, boot bool) error {
-	u.blameTrial(st, v.blame, v.reason, v.says, v.evidence)
+	u.blameTrial(st, v)
 	st.Step = rollingBack
 	if err := u.save(st); err != nil {
 		// The way back needs no state: what is not written is found out again.
@@ -43,47 +43,57 @@ func (u *Updater) beginRollback(ctx context.Context, st *state, v verdict, boot 
 	return u.goBack(ctx, st, boot)
 }
 
-// goBack is the rollback itself. It may be done again from any point.
+// goBack is the rollback itself. It may be done again from any point, and has to
+// be where it gives an error and the state still says that the trial is taken
+// back. Nobody can cancel it.
 func (u *Updater) goBack(ctx context.Context, st *state, boot bool) error {
+	ctx = context.WithoutCancel(ctx)
 	u.dropBallast()
 	began := u.Clock()
 	u.show(st, &doing{State: deployment.RollingBack, Phase: deployment.Rollback, Message: "going back to version " + st.Attempt.From.Version})
-	now, err := u.back(ctx, st, boot)
-	st.Attempt.Phases = append(st.Attempt.Phases, deployment.PhaseTime{Phase: deployment.Rollback, Seconds: (u.Clock() - began).Seconds()})
-	if err != nil {
-		st.Alarm = &deployment.Problem{Code: "rollback_failed", Message: fmt.Sprintf("the way back from version %s failed: %v", st.Attempt.To.Version, err),
-			Hint: fault.Hint(err), At: u.Now()}
-		return errors.Join(err, u.finish(st, deployment.Failed))
-	}
-	if now != st.Attempt.From.Slot {
-		st.Alarm = &deployment.Problem{Code: "rolled_back_elsewhere", At: u.Now(),
-			Message: fmt.Sprintf("slot %s did not come up or was damaged: slot %s serves instead", st.Attempt.From.Slot, now),
-			Hint:    "`whisper-appliance verify` lists what is damaged; `apt reinstall whisper-appliance` brings a whole release"}
-	}
-	if err := u.Slots.Commit(now); err != nil {
+	err := u.back(ctx, st, boot)
+	if hasCode(err, "systemd_away") {
 		return err
 	}
-	return u.finish(st, deployment.RolledBack)
+	outcome := deployment.RolledBack
+	if err != nil {
+		outcome = deployment.Failed
+		st.raise(&deployment.Problem{Code: "rollback_failed", Message: fmt.Sprintf("the way back from version %s failed: %v", st.Attempt.To.Version, err),
+			Hint: fault.Hint(err), At: u.Now()})
+	}
+	if cerr := u.cameBack(st); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	st.Attempt.Phases = append(st.Attempt.Phases, deployment.PhaseTime{Phase: deployment.Rollback, Seconds: (u.Clock() - began).Seconds()})
+	return errors.Join(err, u.finish(st, outcome))
 }
 
 // back moves the link, and the server where one runs.
-func (u *Updater) back(ctx context.Context, st *state, boot bool) (now string, err error) {
+func (u *Updater) back(ctx context.Context, st *state, boot bool) error {
+	from, to := st.Attempt.From.Slot, st.Attempt.To.Slot
+	linkAlone := func() error {
+		_, err := u.Slots.LinkBack(ctx, to, from, st.refusal)
+		return err
+	}
 	if boot || !u.systemd() {
-		for _, name := range []string{st.Attempt.From.Slot, slot.Golden} {
-			if u.whole(ctx, name, false) == nil {
-				return name, u.Slots.Activate(name)
-			}
-		}
-		return "", fault.New(fault.Unavailable, "no_way_back", "neither slot %s nor golden is whole", st.Attempt.From.Slot).
-			Try("apt reinstall whisper-appliance")
+		return linkAlone()
+	}
+	why, err := u.Site.Idle(ctx)
+	if err != nil {
+		// The next start runs what the link names; until then it is tried again.
+		return fault.New(fault.Unavailable, "systemd_away", "the link goes back, and the server cannot be restarted yet").
+			Because(errors.Join(err, linkAlone())).Try("`systemctl restart whisper-appliance` does it by hand")
+	}
+	if why != "" {
+		return linkAlone()
 	}
 	sw := u.Site.Switch(func(step, text string) {
 		u.Log.Info("rollback", "step", step, "what", text)
 		u.show(st, &doing{State: deployment.RollingBack, Phase: deployment.Rollback, Message: text})
 	})
 	sw.Refused = st.refusal
-	out, err := sw.Back(ctx, st.Attempt.From.Slot)
-	return out.To, err
+	_, err = sw.Back(ctx, to, from)
+	return err
 }
 
 // Rollback goes back: from a trial to the release before, or from what was
@@ -107,28 +117,8 @@ func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
-	serving, _ := u.links()
-	if left := u.release(serving).Version; left != "" {
-		st.Held = left
-	}
 	st.Queued = nil
-	t := &transaction{u: u, st: st, want: Want{Door: door, Slot: to}, since: u.Clock()}
-	return t.rollback(ctx)
-}
-
-// rollback is the transaction from one committed release to the one before.
-func (t *transaction) rollback(ctx context.Context) (Result, error) {
-	serving, _ := t.u.links()
-	t.st.Step = preparing
-	t.st.Attempt = deployment.Record{Transaction: t.u.newID(), Door: t.want.Door, Kind: kindRollback, From: t.u.release(serving), Started: t.u.Now()}
-	if err := t.u.save(t.st); err != nil {
-		return Result{}, err
-	}
-	t.res.Transaction, t.res.From = t.st.Attempt.Transaction, t.st.Attempt.From
-	if err := t.steps(ctx); err != nil {
-		return t.res, t.failed(ctx, err)
-	}
-	return t.res, nil
+	return u.run(ctx, st, Want{Door: door, Slot: to, back: true})
 }
 
 // otherSlot is the slot to go back to where no trial runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -34,6 +35,8 @@ func (u *Updater) Scrub(ctx context.Context, progress func(done, total int64)) (
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := u.cancellable(ctx)
+	defer stop()
 	var list []Scrubbed
 	var errs []error
 	for _, name := range []string{slot.A, slot.B, slot.Golden} {
@@ -42,6 +45,10 @@ func (u *Updater) Scrub(ctx context.Context, progress func(done, total int64)) (
 			return list, context.Cause(ctx)
 		}
 		list, errs = append(list, found), append(errs, err)
+	}
+	damaged := slices.ContainsFunc(list, func(s Scrubbed) bool { return s.Problem != "" && s.Healed == "" })
+	if !damaged && st.Alarm != nil && st.Alarm.Code == "slot_damaged" {
+		st.Alarm = nil
 	}
 	return list, errors.Join(append(errs, u.save(st))...)
 }
@@ -64,8 +71,8 @@ func (u *Updater) scrub(ctx context.Context, st *state, name string, progress fu
 	u.Log.Error("a slot is damaged", "slot", name, "version", m.Version, "problem", s.Problem)
 	serving, committed := u.links()
 	if name == serving || name == committed || name == slot.Golden {
-		st.Alarm = &deployment.Problem{Code: "slot_damaged", At: u.Now(), Message: fmt.Sprintf("slot %s is damaged: %s", name, s.Problem),
-			Hint: "apt reinstall whisper-appliance; and see that disk and memory are well"}
+		st.raise(&deployment.Problem{Code: "slot_damaged", At: u.Now(), Message: fmt.Sprintf("slot %s is damaged: %s", name, s.Problem),
+			Hint: "apt reinstall whisper-appliance; and see that disk and memory are well"})
 		return s, nil
 	}
 	return s, u.heal(ctx, &s, m)
@@ -129,7 +136,7 @@ func (u *Updater) restore(ctx context.Context, c *candidate) error {
 	if err := t.vacate(ctx); err != nil {
 		return err
 	}
-	if err := u.Slots.Admit(c.slot, c.offer.Unpacked+int64(c.offer.Files)*4096, 2*int64(c.offer.Files)+16); err != nil {
+	if err := u.admit(c.slot, *c.offer); err != nil {
 		return err
 	}
 	staged, err := u.Slots.Stage(ctx, c.slot, func(ctx context.Context, dir string) (slot.Manifest, error) {

@@ -30,8 +30,11 @@ func (u *Updater) Check(ctx context.Context) (*deployment.Offer, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := u.cancellable(ctx)
+	defer stop()
 	u.show(st, &doing{State: deployment.Checking, Message: "asking what releases there are"})
 	_, _, err = u.ask(ctx, st)
+	st.now = nil
 	return st.Check.Offer, errors.Join(err, u.save(st))
 }
 
@@ -98,8 +101,7 @@ func (u *Updater) open(ctx context.Context, set Settings, from string) (trust.So
 		return trust.Directory(from), nil
 	}
 	if u.Fetch == nil {
-		return nil, fault.New(fault.Unavailable, "no_fetcher", "nothing here can ask %s", fault.Short(from)).
-			Try("run the appliance under systemd; or install a file: `whisper-appliance update install FILE.wa`")
+		return nil, noFetcher(from)
 	}
 	if err := u.Fetch(ctx, Order{Sources: []string{from}, Rate: int64(set.Rate)}, nil); err != nil {
 		return nil, err
@@ -108,30 +110,30 @@ func (u *Updater) open(ctx context.Context, set Settings, from string) (trust.So
 }
 
 // best is the release to be installed of those on offer: the pinned one, or else
-// the newest of the channel that is newer than what serves; with what stands
-// against it. nil where there is none.
+// the newest of the channel that is newer than what serves and that nothing
+// stands against. Where something stands against all of them it is the newest,
+// with that; nil where there is none.
 func (u *Updater) best(st *state, set Settings, index *trust.Index) *deployment.Offer {
 	serving, _ := u.links()
-	current := u.release(serving).Version
-	var found *trust.Offer
-	for i, o := range index.Offers {
+	current, pin := u.release(serving).Version, pinned(st, set)
+	var newest *deployment.Offer
+	for _, o := range index.Offers { // the newest first
 		switch {
-		case o.Arch != runtime.GOARCH:
-		case set.Channel == release.Stable && o.Channel != release.Stable:
-		case pinned(st, set) != "" && o.Version != pinned(st, set):
-		case release.Compare(o.Version, current) <= 0:
-		case found == nil || release.Compare(o.Version, found.Version) > 0:
-			found = &index.Offers[i]
+		case o.Arch != runtime.GOARCH, set.Channel == release.Stable && o.Channel != release.Stable:
+			continue
+		case pin != "" && o.Version != pin, release.Compare(o.Version, current) <= 0:
+			continue
+		}
+		offer, err := u.describe(o, st), u.against(st, set, o)
+		if err == nil {
+			return offer
+		}
+		if _, code := blame(err); newest == nil {
+			offer.Refused = code + ": " + err.Error()
+			newest = offer
 		}
 	}
-	if found == nil {
-		return nil
-	}
-	offer := u.describe(*found, st)
-	if err := u.against(st, set, *found); err != nil {
-		offer.Refused = err.Error()
-	}
-	return offer
+	return newest
 }
 
 func (u *Updater) describe(o trust.Offer, st *state) *deployment.Offer {
@@ -172,19 +174,53 @@ func (u *Updater) against(st *state, set Settings, o trust.Offer) error {
 func (u *Updater) artefacts() string { return filepath.Join(u.Dir, "artefact") }
 
 // fetch brings the release on offer into the updater's own directory and holds
-// it against what was signed. What is there already is not brought again.
+// it against what was signed. What is there already is not brought again. Where
+// from, which the offer is known from, does not hold it whole, the other sources
+// are asked.
 func (u *Updater) fetch(ctx context.Context, set Settings, from string, src trust.Source, o trust.Offer, tell func(done, total int64)) (string, error) {
 	own := filepath.Join(u.artefacts(), o.Target)
 	if u.sound(own, o) {
 		return own, nil
 	}
-	if !filepath.IsAbs(from) {
-		order := Order{Sources: []string{from}, Target: o.Target, Rate: int64(set.Rate)}
-		if err := u.Fetch(ctx, order, func(done int64) { tell(done, o.Length) }); err != nil {
-			return "", err
+	err := u.bring(ctx, set, from, src, o, own, tell)
+	if from == "" {
+		return own, err
+	}
+	for _, other := range set.sources() {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if other == from {
+			continue
+		}
+		src := trust.Directory(other)
+		if !filepath.IsAbs(other) {
+			src = trust.Directory(u.Fetched)
+		}
+		if u.bring(ctx, set, other, src, o, own, tell) == nil {
+			err = nil
 		}
 	}
-	return own, u.take(ctx, src, o, own, tell)
+	return own, err
+}
+
+// bring fetches from one source; "" is src alone.
+func (u *Updater) bring(ctx context.Context, set Settings, from string, src trust.Source, o trust.Offer, own string, tell func(done, total int64)) error {
+	if from != "" && !filepath.IsAbs(from) {
+		if u.Fetch == nil {
+			return noFetcher(from)
+		}
+		order := Order{Sources: []string{from}, Target: o.Target, Rate: int64(set.Rate)}
+		if err := u.Fetch(ctx, order, func(done int64) { tell(done, o.Length) }); err != nil {
+			return err
+		}
+	}
+	return u.take(ctx, src, o, own, tell)
+}
+
+func noFetcher(from string) error {
+	return fault.New(fault.Unavailable, "no_fetcher", "nothing here can ask %s", fault.Short(from)).
+		Try("run the appliance under systemd; or install a file: `whisper-appliance update install FILE.wa`")
 }
 
 // sound tells whether the file at path is the whole of o.
@@ -274,6 +310,7 @@ func (u *Updater) Download(ctx context.Context, version string) (*deployment.Off
 	ctx, stop := u.cancellable(ctx)
 	defer stop()
 	offer, err := u.download(ctx, st, version)
+	st.now = nil
 	return offer, errors.Join(err, u.save(st))
 }
 
@@ -289,6 +326,13 @@ func (u *Updater) download(ctx context.Context, st *state, version string) (*dep
 	}
 	o, err := u.choose(st, set, index, version)
 	if err != nil || o == nil {
+		return nil, err
+	}
+	refused := u.fits
+	if version == "" {
+		refused = func(st *state, o trust.Offer) error { return u.against(st, set, o) }
+	}
+	if err := refused(st, *o); err != nil {
 		return nil, err
 	}
 	meter := u.meter(st, deployment.Downloading, deployment.Fetch, "downloading version "+o.Version)

@@ -43,6 +43,7 @@ type state struct {
 	// Of the transaction that Step is about.
 	Attempt   deployment.Record `json:"attempt,omitzero"` // as far as it is known: it is what will be recorded
 	Artefact  string            `json:"artefact,omitempty"`
+	Proof     bool              `json:"proof,omitempty"` // it has to prove itself before it is committed
 	TriesLeft int               `json:"tries_left,omitempty"`
 	BootID    string            `json:"boot_id,omitempty"` // of the last start that this trial has met
 	Baseline  trial.Baseline    `json:"baseline,omitzero"`
@@ -60,6 +61,8 @@ type state struct {
 	// Unrecorded is the end of a transaction that the record may not have yet.
 	Unrecorded *deployment.Record      `json:"unrecorded,omitempty"`
 	Banned     []deployment.Quarantine `json:"quarantined,omitempty"`
+
+	now *doing // what was shown last of the transaction; no part of the file
 }
 
 // queued is a release that waits behind a trial.
@@ -127,16 +130,21 @@ func (u *Updater) save(st *state) error {
 	if err != nil {
 		return err
 	}
-	err = u.write(data)
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		u.dropBallast()
-		err = u.write(data)
-	}
-	if err != nil {
+	if err := u.withRoom(func() error { return u.write(data) }); err != nil {
 		return fmt.Errorf("save the updater's state: %w", cannotWrite(u.Dir, err))
 	}
-	u.show(st, nil)
+	u.show(st, st.now)
 	return nil
+}
+
+// withRoom does work, once more without the ballast where the disk is full.
+func (u *Updater) withRoom(work func() error) error {
+	err := work()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		u.dropBallast()
+		err = work()
+	}
+	return err
 }
 
 func (u *Updater) write(data []byte) error {
@@ -144,6 +152,9 @@ func (u *Updater) write(data []byte) error {
 	return durable.Fill(path, 0o644, func(f *os.File) error {
 		if _, err := f.Write(append(data, '\n')); err != nil {
 			return err
+		}
+		if _, err := readState(path); err != nil {
+			return nil //nolint:nilerr // what cannot be read must not take the place of what can
 		}
 		fresh := before + ".new"
 		os.Remove(fresh) //nolint:errcheck // Link says what is wrong
@@ -156,9 +167,16 @@ func (u *Updater) write(data []byte) error {
 	})
 }
 
+// raise is an alarm. One that is the same as before keeps its time.
+func (st *state) raise(p *deployment.Problem) {
+	if st.Alarm == nil || st.Alarm.Code != p.Code || st.Alarm.Message != p.Message {
+		st.Alarm = p
+	}
+}
+
 // end forgets the transaction.
 func (st *state) end() {
 	st.Step, st.Attempt, st.Artefact = idle, deployment.Record{}, ""
-	st.TriesLeft, st.BootID = 0, ""
+	st.Proof, st.TriesLeft, st.BootID, st.now = false, 0, "", nil
 	st.Baseline, st.Credit = trial.Baseline{}, trial.Credit{}
 }

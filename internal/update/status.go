@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/release"
 	"whisper-appliance/internal/slot"
@@ -25,6 +27,7 @@ type doing struct {
 // show lets everybody see the state, and what is done just now; nil is nothing.
 // That it cannot be shown stops nothing.
 func (u *Updater) show(st *state, now *doing) {
+	st.now = now
 	if err := os.MkdirAll(u.Run, 0o755); err != nil {
 		u.Log.Warn("the status cannot be shown", "error", err)
 		return
@@ -36,7 +39,7 @@ func (u *Updater) show(st *state, now *doing) {
 
 // Status is how the updater is, as far as can be told without the lock.
 func (u *Updater) Status() (deployment.Status, error) {
-	if s, err := deployment.ReadStatus(u.Run); err == nil {
+	if s, err := deployment.ReadStatus(u.Run); err == nil && alive(s.PID) {
 		return s, nil
 	}
 	st, err := u.load()
@@ -45,6 +48,10 @@ func (u *Updater) Status() (deployment.Status, error) {
 	}
 	return u.status(st, nil), nil
 }
+
+// alive tells whether a process that has shown what it does still can; 0 does
+// nothing, and need not.
+func alive(pid int) bool { return pid == 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 func (u *Updater) status(st *state, now *doing) deployment.Status {
 	serving, committed := u.links()

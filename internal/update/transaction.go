@@ -3,8 +3,8 @@ package update
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"whisper-appliance/internal/deployment"
@@ -12,6 +12,7 @@ import (
 	"whisper-appliance/internal/faultpoint"
 	"whisper-appliance/internal/release"
 	"whisper-appliance/internal/slot"
+	"whisper-appliance/internal/trust"
 )
 
 // What a transaction came to, beside the outcomes of package deployment.
@@ -43,7 +44,8 @@ type transaction struct {
 
 	phase   deployment.Phase
 	since   time.Duration
-	swapped time.Duration // when the link was touched
+	swapped time.Duration    // when the link was touched
+	broke   deployment.Phase // the one that a switch began its way back in
 	staged  *slot.Staged
 	notes   []string // evidence
 }
@@ -74,9 +76,11 @@ func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
 func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 	serving, _ := u.links()
 	t := &transaction{u: u, st: st, want: w, since: u.Clock()}
-	st.Step = preparing
+	st.Step, st.Proof = preparing, w.Trial
 	st.Attempt = deployment.Record{Transaction: u.newID(), Door: w.Door, Kind: w.kind(), From: u.release(serving), Started: u.Now()}
-	st.Alarm = nil
+	if w.queued {
+		st.Queued = nil
+	}
 	if err := u.save(st); err != nil {
 		return Result{}, err
 	}
@@ -86,12 +90,13 @@ func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 	}
 	err := t.steps(ctx)
 	if t.c != nil {
-		err = errors.Join(err, t.c.close())
+		t.c.close() //nolint:errcheck // it was only read
 	}
 	if err != nil {
 		return t.res, t.failed(ctx, err)
 	}
-	return t.res, nil
+	// It serves: what goes wrong from here on is no way back, but the next run's.
+	return t.res, t.conclude(ctx)
 }
 
 // steps are those of the design. Each leaves what the next needs in t.
@@ -112,7 +117,7 @@ func (t *transaction) steps(ctx context.Context) error {
 	} {
 		t.enter(s.phase)
 		faultpoint.Here("update." + string(s.phase))
-		if ctx.Err() != nil && t.st.Step == preparing {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err := s.do(ctx); err != nil {
@@ -122,7 +127,7 @@ func (t *transaction) steps(ctx context.Context) error {
 			break
 		}
 	}
-	return t.conclude(ctx)
+	return nil
 }
 
 // enter notes when a phase ended and the next began.
@@ -150,7 +155,7 @@ func (t *transaction) plan(ctx context.Context) error {
 	}
 	t.st.Attempt.To.Slot = t.c.slot
 	t.res.To = t.st.Attempt.To
-	return nil
+	return t.u.save(t.st) // the record of a run that is killed says what it was about
 }
 
 // known is what is known of the candidate before its manifest is.
@@ -162,18 +167,36 @@ func (t *transaction) known() deployment.Release {
 }
 
 func (t *transaction) reserve(context.Context) error {
-	if err := t.u.takeBallast(); err != nil {
+	if err := t.room(); err != nil {
 		return err
 	}
+	err := t.u.takeBallast()
+	if err != nil && t.c.there {
+		t.u.Log.Warn("there is no room for the ballast", "error", err)
+		return nil // nothing is written but links, which is what people do on a full disk
+	}
+	return err
+}
+
+// room is nil where what is to be written would fit.
+func (t *transaction) room() error {
 	if t.c.there || t.c.offer == nil {
 		return nil // Place looks for itself
 	}
-	const block = 4096
 	o := t.c.offer
-	if err := enough(t.u.Dir, o.Length); err != nil {
-		return err
+	if info, err := os.Stat(filepath.Join(t.u.artefacts(), o.Target)); err != nil || info.Size() != o.Length {
+		if err := enough(t.u.Dir, o.Length); err != nil {
+			return err
+		}
 	}
-	return t.u.Slots.Admit(t.c.slot, o.Unpacked+int64(o.Files)*block, 2*int64(o.Files)+16)
+	return t.u.admit(t.c.slot, *o)
+}
+
+// admit is nil where the release on offer may be placed in the slot name, and
+// would fit.
+func (u *Updater) admit(name string, o trust.Offer) error {
+	const block = 4096
+	return u.Slots.Admit(name, o.Unpacked+int64(o.Files)*block, 2*int64(o.Files)+16)
 }
 
 // fetch brings the artefact, and holds it against what was signed while it is
@@ -273,11 +296,11 @@ func (t *transaction) publish(ctx context.Context) error {
 	return err
 }
 
-// rehearse has the candidate do in the dark what it is for. What could not be
-// judged is noted, and is no reason to stop.
+// rehearse has a candidate that is to be put on trial do in the dark what it is
+// for. What could not be judged is noted, and is no reason to stop.
 func (t *transaction) rehearse(ctx context.Context) error {
 	serving, _ := t.u.links()
-	if t.u.Site.Rehearse == nil || serving == "" || serving == t.c.slot || t.idle(ctx) != "" {
+	if t.u.Site.Rehearse == nil || !t.want.Trial || serving == "" || serving == t.c.slot || t.u.idle(ctx) != "" {
 		return nil
 	}
 	finding, err := t.u.Site.Rehearse(ctx, t.c.slot, t.c.m)
@@ -286,13 +309,13 @@ func (t *transaction) rehearse(ctx context.Context) error {
 }
 
 // idle is why no server is to be started, "" where one may be.
-func (t *transaction) idle(ctx context.Context) string {
-	if !t.u.systemd() {
+func (u *Updater) idle(ctx context.Context) string {
+	if !u.systemd() {
 		return "systemd does not run here"
 	}
-	why, err := t.u.Site.Idle(ctx)
+	why, err := u.Site.Idle(ctx)
 	if err != nil {
-		t.u.Log.Warn("whether the server may be started is not known", "error", err)
+		u.Log.Warn("whether the server may be started is not known", "error", err)
 	}
 	return why
 }
@@ -300,7 +323,7 @@ func (t *transaction) idle(ctx context.Context) string {
 // arm writes down what is about to happen, so that whoever finds the link moved
 // knows what to make of it.
 func (t *transaction) arm(ctx context.Context) error {
-	if t.u.Site.Baseline != nil && t.idle(ctx) == "" {
+	if t.u.Site.Baseline != nil && t.u.idle(ctx) == "" {
 		base, err := t.u.Site.Baseline(ctx)
 		if err != nil {
 			t.notes = append(t.notes, "how the release before does could not be measured: "+err.Error())
@@ -316,14 +339,11 @@ const tries = 3
 
 // takeOver moves link and server. Where no server is to run it moves the link.
 func (t *transaction) takeOver(ctx context.Context) error {
-	if t.res.Idle = t.idle(ctx); t.res.Idle != "" {
-		t.enter(deployment.Switch)
-		return t.u.Slots.Activate(t.c.slot)
+	if t.res.Idle = t.u.idle(ctx); t.res.Idle != "" {
+		return t.move()
 	}
 	sw := t.u.Site.Switch(t.tell)
-	if !t.want.lenient() {
-		sw.Refused = t.st.refusal
-	}
+	sw.Refused = t.st.refusal
 	out, err := sw.To(ctx, t.c.slot)
 	if t.swapped != 0 {
 		t.st.Attempt.Requests.Swap = (t.u.Clock() - t.swapped).Seconds()
@@ -333,6 +353,18 @@ func (t *transaction) takeOver(ctx context.Context) error {
 		t.res.Outcome = Already
 	}
 	return err
+}
+
+// move is takeOver where no server is to run.
+func (t *transaction) move() error {
+	serving, committed := t.u.links()
+	if serving == t.c.slot && committed == t.c.slot {
+		t.res.Outcome = Already
+		return nil
+	}
+	t.enter(deployment.Switch)
+	t.u.dropBallast()
+	return t.u.Slots.Activate(t.c.slot)
 }
 
 // committed tells whether the candidate is what was committed before.
@@ -352,6 +384,9 @@ func (t *transaction) tell(step, text string) {
 	case slot.StepRestart:
 		t.enter(deployment.TakeOver)
 	case slot.StepRollback:
+		if t.broke == "" {
+			t.broke = t.phase
+		}
 		t.enter(deployment.Rollback)
 	}
 	t.u.Log.Info("switch", "step", step, "what", text)
@@ -368,7 +403,7 @@ func (t *transaction) conclude(ctx context.Context) error {
 		t.enter(deployment.OnTrial)
 		t.res.Outcome = OnTrial
 		t.st.Attempt.Evidence = t.notes
-		t.st.Step = onTrial
+		t.st.Step, t.st.now = onTrial, nil
 		if err := t.u.save(t.st); err != nil {
 			return err
 		}
@@ -376,7 +411,7 @@ func (t *transaction) conclude(ctx context.Context) error {
 		if t.u.Site.Watch == nil {
 			return nil
 		}
-		return t.u.Site.Watch(ctx)
+		return t.u.Site.Watch(context.WithoutCancel(ctx))
 	}
 	t.enter(deployment.Commit)
 	t.st.Attempt.Evidence = t.notes
@@ -389,78 +424,9 @@ func (t *transaction) nothing() error {
 	if t.c != nil && t.c.slot != "" {
 		t.res.To, t.res.Running = t.u.release(t.c.slot), t.res.Idle == "" && t.u.systemd()
 	}
+	if to := t.res.To.Version; t.want.lenient() && to != "" {
+		t.st.Floor = to // dpkg's word counts, though it found everything done
+	}
 	t.st.end()
 	return t.u.save(t.st)
-}
-
-// commit makes what serves the release to go back to, and ends the transaction.
-// The link comes first: recovery that finds it moved writes the rest.
-func (u *Updater) commit(st *state, outcome string) error {
-	to := st.Attempt.To
-	faultpoint.Here("update.committing")
-	if err := u.Slots.Commit(to.Slot); err != nil {
-		return fmt.Errorf("commit version %s: %w", to.Version, err)
-	}
-	faultpoint.Here("update.link_committed")
-	if st.Attempt.Door == deployment.DoorDpkg || release.Compare(to.Version, st.Floor) > 0 && st.Attempt.Kind != kindRollback {
-		st.Floor = to.Version
-	}
-	if st.Held == to.Version {
-		st.Held = ""
-	}
-	return u.finish(st, outcome)
-}
-
-// finish writes the record of the transaction and cleans up after it.
-func (u *Updater) finish(st *state, outcome string) error {
-	r := st.Attempt
-	r.Outcome, r.Ended = outcome, u.Now()
-	st.end()
-	st.Unrecorded = &r
-	if err := u.save(st); err != nil {
-		return err
-	}
-	faultpoint.Here("update.ended")
-	err := u.record(st)
-	if serving, committed := u.links(); serving == committed && serving != "" {
-		err = errors.Join(err, u.clean(st))
-	}
-	return err
-}
-
-// record appends what was not recorded yet: once, however often it was begun.
-func (u *Updater) record(st *state) error {
-	if st.Unrecorded == nil {
-		return nil
-	}
-	last, err := deployment.Records(u.Dir, 1)
-	if err != nil {
-		return err
-	}
-	if len(last) == 0 || last[0].Transaction != st.Unrecorded.Transaction {
-		if err := deployment.Append(u.Dir, *st.Unrecorded); err != nil {
-			return err
-		}
-	}
-	st.Last, st.Unrecorded = st.Unrecorded, nil
-	return u.save(st)
-}
-
-// clean removes what no committed release needs: what was staged or replaced,
-// and the artefact that now lies in a slot. The ballast comes back.
-func (u *Updater) clean(st *state) error {
-	faultpoint.Here("update.cleaning")
-	err := u.Slots.Sweep()
-	if st.Last != nil && (st.Last.Outcome == deployment.Committed || st.Last.Outcome == deployment.Kept) {
-		err = errors.Join(err, os.RemoveAll(u.artefacts()))
-		st.Check.Fetched = ""
-		if o := st.Check.Offer; o != nil && release.Compare(o.Version, st.Last.To.Version) <= 0 {
-			st.Check.Offer = nil
-		}
-		err = errors.Join(err, u.save(st))
-	}
-	if berr := u.takeBallast(); berr != nil {
-		u.Log.Warn("there is no room for the ballast", "error", berr)
-	}
-	return err
 }

@@ -65,6 +65,10 @@ type Settings struct {
 	config.Update
 	Locked []string // names of those of channel, automatic, window and days that /etc fixes
 	Source string   // where the package takes releases from, where Sources is empty; "" = nowhere
+
+	// Tick lies between two looks at a trial; 0 = a fortieth of its length, a
+	// second at least and 30 at most.
+	Tick time.Duration
 }
 
 // Site is what the updater needs of the machine beside its disk. A nil function

@@ -1,10 +1,12 @@
 package update
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
+	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/trial"
 )
@@ -18,7 +20,7 @@ func (u *Updater) Watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if st.Step == onTrial && u.Site.Look != nil {
+	if (st.Step == onTrial || st.Step == rollingBack) && u.Site.Look != nil {
 		if err := u.watch(ctx, st); err != nil {
 			return err
 		}
@@ -30,7 +32,8 @@ func (u *Updater) Watch(ctx context.Context) error {
 func (u *Updater) watch(ctx context.Context, st *state) error {
 	set, err := u.Settings()
 	if err != nil {
-		return err
+		u.Log.Warn("the settings cannot be read: the trial goes on by the defaults", "error", err)
+		set = Settings{Update: config.Default().Update}
 	}
 	rules := rulesOf(set)
 	judge := trial.New(st.Baseline, rules, st.Credit)
@@ -38,8 +41,11 @@ func (u *Updater) watch(ctx context.Context, st *state) error {
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		over, err := u.look(ctx, st.Attempt.Transaction, judge, n)
-		if err != nil || over {
+		if over || ctx.Err() != nil {
 			return err
+		}
+		if err != nil { // a full disk, or systemd is away: the trial goes on
+			u.Log.Error("what the trial came to cannot be done yet", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -51,7 +57,8 @@ func (u *Updater) watch(ctx context.Context, st *state) error {
 
 // rulesOf are the settings' rules. A short trial is looked at more often.
 func rulesOf(set Settings) trial.Rules {
-	return trial.Rules{Length: set.Trial, Cap: 3 * set.Trial, Tick: min(max(set.Trial/40, time.Second), 30*time.Second)}
+	often := cmp.Or(set.Tick, min(max(set.Trial/40, time.Second), 30*time.Second))
+	return trial.Rules{Length: set.Trial, Cap: 3 * set.Trial, Tick: often}
 }
 
 // look takes one sample and does what follows from it. over says that the trial
@@ -66,22 +73,39 @@ func (u *Updater) look(ctx context.Context, transaction string, judge *trial.Jud
 		return false, nil
 	}
 	v := judge.Look(sample)
+	var figures deployment.Figures
+	if v.Word == deployment.Good {
+		figures = u.measure(ctx)
+	}
 	unlock, err := u.lock("the trial")
-	if err != nil {
-		return false, nil //nolint:nilerr // somebody is at work: the next look finds out what became of it
+	if hasCode(err, "slots_busy") {
+		if v.Word == deployment.Bad { // a download must not keep a bad release serving
+			err = u.askToStop()
+		} else {
+			err = nil // the next look finds out what became of it
+		}
+	}
+	if err != nil || unlock == nil {
+		return false, err
 	}
 	defer unlock()
 	st, err := u.load()
 	if err != nil {
 		return false, err
 	}
-	if st.Step != onTrial || st.Attempt.Transaction != transaction {
+	if st.Attempt.Transaction != transaction || st.Step != onTrial && st.Step != rollingBack {
 		return true, nil
+	}
+	if st.Step == rollingBack {
+		err := u.goBack(ctx, st, false)
+		return err == nil, err
 	}
 	st.Credit = judge.Credit()
 	if serving, _ := u.links(); serving != st.Attempt.To.Slot {
-		return true, u.settleTrial(ctx, st)
+		err := u.settleTrial(ctx, st, false, false)
+		return err == nil, err
 	}
+	st.Attempt.Figures = figures
 	return u.act(ctx, st, judge, v)
 }
 
@@ -90,18 +114,20 @@ func (u *Updater) act(ctx context.Context, st *state, judge *trial.Judge, v tria
 	st.Attempt.Requests.Answered, st.Attempt.Requests.Failed, st.Attempt.Requests.Known = counted(st.Credit)
 	switch {
 	case v.Word == deployment.Bad:
-		return true, u.beginRollback(ctx, st, verdict{v.Reason, v.Blame, v.Says, v.Evidence}, false)
+		err = u.beginRollback(ctx, st, verdict{v.Reason, v.Blame, v.Says, v.Evidence}, false)
+		return err == nil, err
 	case v.Word == deployment.Good:
-		u.measure(ctx, st)
 		st.Attempt.Says, st.Attempt.Evidence = v.Says, append(st.Attempt.Evidence, v.Evidence...)
-		return true, u.commit(st, deployment.Committed)
+		err = u.commit(st, deployment.Committed)
+		return err == nil, err
 	case v.Capped:
 		st.Attempt.Reason, st.Attempt.Says, st.Attempt.Blame = v.Reason, v.Says, v.Blame
 		st.Attempt.Evidence = append(st.Attempt.Evidence, v.Evidence...)
-		st.Alarm = &deployment.Problem{Code: "kept_without_proof", At: u.Now(),
+		st.raise(&deployment.Problem{Code: "kept_without_proof", At: u.Now(),
 			Message: fmt.Sprintf("version %s serves and was kept, but its trial proved nothing: %s", st.Attempt.To.Version, v.Says),
-			Hint:    "see that it transcribes; `whisper-appliance update rollback` goes back"}
-		return true, u.commit(st, deployment.Kept)
+			Hint:    "see that it transcribes; `whisper-appliance update rollback` goes back"})
+		err = u.commit(st, deployment.Kept)
+		return err == nil, err
 	}
 	status := judge.Status()
 	status.TriesLeft, status.Started = st.TriesLeft, st.Attempt.Started
@@ -115,23 +141,23 @@ func counted(c trial.Credit) (answered, failed int64, known bool) {
 }
 
 // measure notes what later releases are compared with.
-func (u *Updater) measure(ctx context.Context, st *state) {
+func (u *Updater) measure(ctx context.Context) deployment.Figures {
 	if u.Site.Figures == nil {
-		return
+		return deployment.Figures{}
 	}
 	f, err := u.Site.Figures(ctx)
 	if err != nil {
 		u.Log.Warn("the release's figures are not known", "error", err)
-		return
 	}
-	st.Attempt.Figures = f
+	return f
 }
 
-// Trial tells whether a trial runs, or something waits for its end.
+// Trial tells whether a trial runs or is being taken back, or something waits for
+// its end.
 func (u *Updater) Trial() (bool, error) {
 	st, err := u.load()
 	if err != nil {
 		return false, err
 	}
-	return st.Step == onTrial || st.Queued != nil, nil
+	return st.Step == onTrial || st.Step == rollingBack || st.Queued != nil, nil
 }
