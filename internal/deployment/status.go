@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"whisper-appliance/internal/durable"
@@ -153,8 +154,9 @@ type Status struct {
 	Held        string       `json:"held,omitempty"`   // the version that a manual rollback left, not installed again by itself
 	Policy      Policy       `json:"policy"`
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
-	Alarm       *Problem     `json:"alarm,omitempty"` // what somebody has to look at
-	PID         int          `json:"pid,omitempty"`   // of the process that works on it, 0 for none
+	Alarm       *Problem     `json:"alarm,omitempty"`       // what somebody has to look at
+	PID         int          `json:"pid,omitempty"`         // of the process that works on it, 0 for none
+	Interrupted bool         `json:"interrupted,omitempty"` // whoever worked on it was killed, and nobody has settled it yet
 	Updated     time.Time    `json:"updated"`
 }
 
@@ -208,7 +210,8 @@ const (
 
 // ReadStatus gives the status as the updater last showed it in its run
 // directory. Where it has shown none since the machine started the error is a
-// fault of kind NotFound with the code "no_status".
+// fault of kind NotFound with the code "no_status". What a process that was
+// killed was doing is shown as interrupted.
 func ReadStatus(run string) (Status, error) {
 	var s Status
 	data, err := durable.ReadRegular(filepath.Join(run, StatusFile), mostStatus)
@@ -222,8 +225,19 @@ func ReadStatus(run string) (Status, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("read the updater's status: %w", err)
 	}
+	if gone(s.PID) {
+		s.Message = "interrupted, and to be settled by the next run: " + s.Message
+		s.PID, s.Progress, s.Interrupted = 0, Progress{}, true
+		if s.State != Trial && s.State != RollingBack {
+			s.State, s.Phase = Idle, ""
+		}
+	}
 	return s, nil
 }
+
+// gone tells whether a process has ended that was at work when it showed its
+// status: what it said then is true no more.
+func gone(pid int) bool { return pid != 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 // WriteStatus shows s in the run directory.
 func WriteStatus(run string, s Status) error {

@@ -48,6 +48,7 @@ func (u *Updater) finish(st *state, outcome string) error {
 		r.Phases = append(r.Phases, deployment.PhaseTime{Phase: deployment.OnTrial, Seconds: seen.Seconds()})
 	}
 	bound(&r)
+	u.keepEvidence(&r)
 	if p := u.dpkgAlarm(r); p != nil {
 		st.raise(p)
 	}

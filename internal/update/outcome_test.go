@@ -153,7 +153,7 @@ func TestTrialEnds(t *testing.T) {
 			s := good(1)
 			s.Restarts, s.Result, s.Exit = 3, "exit-code", 78
 			w.watch(s)
-		}, deployment.RolledBack, trial.ReasonRestarted, deployment.Configuration, slot.A, false, false, "package_not_serving"},
+		}, deployment.RolledBack, trial.ReasonRestarted, deployment.Configuration, slot.A, true, false, "package_not_serving"},
 		{"inconclusive to the end", func(w *world) {
 			var samples []trial.Sample
 			for n := range 70 {

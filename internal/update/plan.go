@@ -175,6 +175,11 @@ func (u *Updater) findInBundle(ctx context.Context, c *candidate) error {
 	}
 	c.close, c.src = bundle.Close, bundle
 	index, err := u.Trust.Refresh(ctx, bundle)
+	if hasCode(err, "metadata_rolled_back") {
+		// A file from before the last look at a source: what is trusted by now says
+		// whether its release may still be installed.
+		index, err = u.Trust.Trusted()
+	}
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@ func (u *Updater) blameTrial(st *state, v verdict) {
 	if v.blame == deployment.Candidate {
 		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: v.reason, Says: clip(v.says), At: u.Now()})
 	}
-	if v.blame == deployment.Operator {
-		st.Held = r.To.Version
+	if v.blame != deployment.Candidate {
+		st.Held = r.To.Version // or the timer would install it again, into the same trouble
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/release"
 	"whisper-appliance/internal/slot"
@@ -39,7 +37,7 @@ func (u *Updater) show(st *state, now *doing) {
 
 // Status is how the updater is, as far as can be told without the lock.
 func (u *Updater) Status() (deployment.Status, error) {
-	if s, err := deployment.ReadStatus(u.Run); err == nil && alive(s.PID) {
+	if s, err := deployment.ReadStatus(u.Run); err == nil && !s.Interrupted {
 		return s, nil
 	}
 	st, err := u.load()
@@ -48,10 +46,6 @@ func (u *Updater) Status() (deployment.Status, error) {
 	}
 	return u.status(st, nil), nil
 }
-
-// alive tells whether a process that has shown what it does still can; 0 does
-// nothing, and need not.
-func alive(pid int) bool { return pid == 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 func (u *Updater) status(st *state, now *doing) deployment.Status {
 	serving, committed := u.links()

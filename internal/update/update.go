@@ -98,6 +98,10 @@ type Site struct {
 	// Schema is the version of the database's schema, 0 where there is none.
 	Schema func() (int, error)
 
+	// Evidence writes into a directory what may explain a failure since then: the
+	// journal, the units, the health.
+	Evidence func(ctx context.Context, dir string, since time.Time) error
+
 	// Restart restarts the server and gives the invocation of the new one, once it
 	// is attested.
 	Restart func(ctx context.Context) (invocation string, err error)

@@ -82,7 +82,7 @@ var layers = []struct{ pkg, may string }{
 
 	// 6: what changes which release serves
 	{"internal/update", "golang.org/x/sys/unix internal/config internal/deployment internal/durable internal/fault internal/faultpoint internal/release internal/slot internal/trial internal/trust"},
-	{"internal/site", "golang.org/x/sys/unix internal/api internal/component internal/config internal/deployment internal/durable internal/fault internal/fetch internal/measure internal/paths internal/slot internal/smoke internal/systemd internal/trial internal/trust internal/update internal/version"},
+	{"internal/site", "golang.org/x/sys/unix internal/api internal/component internal/config internal/deployment internal/diagnose internal/durable internal/fault internal/fetch internal/measure internal/paths internal/slot internal/smoke internal/systemd internal/trial internal/trust internal/update internal/version"},
 
 	// programs
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/deployment internal/diagnose " +
