@@ -14,7 +14,7 @@ import (
 // wanted are units that an administrator expects to find enabled; what is not
 // is theirs to decide, and told.
 func wanted() []string {
-	return []string{systemd.Target, systemd.Socket, systemd.Path, systemd.HousekeepingTimer}
+	return []string{systemd.Target, systemd.Socket, systemd.Path, systemd.HousekeepingTimer, systemd.Recover, systemd.UpdateTimer, systemd.ScrubTimer}
 }
 
 // units looks at every unit of the package.

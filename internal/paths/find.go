@@ -27,6 +27,9 @@ const (
 	command    = "/usr/bin/" + product
 	sysusers   = "/usr/lib/sysusers.d/" + product + ".conf"
 	tmpfiles   = "/usr/lib/tmpfiles.d/" + product + ".conf"
+	busPolicy  = "/usr/share/dbus-1/system.d/" + busName + ".conf"
+	busService = "/usr/share/dbus-1/system-services/" + busName + ".service"
+	busName    = "org.whisperappliance.Updater1"
 )
 
 const (
@@ -59,7 +62,10 @@ func (f *finder) place(exe string) (Kind, string) {
 		slot, _, _ := strings.Cut(rest, "/")
 		return Installed, filepath.Join(slots, slot)
 	}
-	if _, ok := within(exe, pkg); ok {
+	if rest, ok := within(exe, pkg); ok {
+		if before, _, _ := strings.Cut(rest, "/"); before == "golden.old" {
+			return Installed, filepath.Join(pkg, before)
+		}
 		return Installed, filepath.Join(pkg, "golden")
 	}
 	slot := filepath.Dir(exe)
@@ -77,10 +83,11 @@ func (f *finder) installed(p *Paths) {
 	if p.Kind != Installed {
 		return
 	}
-	p.SlotName = filepath.Base(p.Slot)
+	// The release of the package before serves as the slot golden, too.
+	p.SlotName = strings.TrimSuffix(filepath.Base(p.Slot), ".old")
 	root := f.env.Root
 	p.DpkgStatus, p.MachineID = root+dpkgStatus, root+machineID
-	p.Package = []string{root + packageDir, root + command, root + sysusers, root + tmpfiles}
+	p.Package = []string{root + packageDir, root + command, root + sysusers, root + tmpfiles, root + busPolicy, root + busService}
 	for _, d := range []struct {
 		name string
 		to   *string

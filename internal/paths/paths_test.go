@@ -48,6 +48,8 @@ func TestFind(t *testing.T) {
 		}},
 		{"golden", packageDir + "/golden/bin/whisper-appliance", home, nil, map[string]string{
 			"kind": "installed", "slot": packageDir + "/golden", "state": stateHome}},
+		{"release of the package before", packageDir + "/golden.old/bin/whisper-appliance-server", home, nil, map[string]string{
+			"kind": "installed", "slot": packageDir + "/golden.old", "state": stateHome}},
 		{"package's own program", packageDir + "/whisper-appliance-updater", nil, nil, map[string]string{
 			"kind": "installed", "slot": packageDir + "/golden"}},
 		{"systemd wins", slotsDir + "/b/bin/x", map[string]string{
