@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"os/user"
-	"strconv"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -22,76 +18,89 @@ import (
 	"whisper-appliance/internal/updaterd"
 )
 
-// serverUser is who the server runs as.
-const serverUser = "whisper-appliance"
-
-func printLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
-
 func daemonCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "daemon", Short: "Answer on D-Bus and watch trials, as the updater's unit does", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openFor(true, true)
 			if err != nil {
 				return err
 			}
-			a.machine.Watching = true
-			return (&daemon{u: u, app: a}).run(c.Context())
+			return newDaemon(u, a.log, paths.MachineAt("").SystemBus, serverUID).run(c.Context())
 		},
 	}
 }
 
 // daemon is the updater while it is asked for, or a trial runs. It does one
-// piece of work at a time.
+// piece of work at a time. A trial is watched beside that: whoever may ask for
+// work could else keep a bad release from its judge.
 type daemon struct {
-	u   *update.Updater
-	app *app
-	bus *updaterd.Server
+	u    *update.Updater
+	log  *slog.Logger
+	bus  *updaterd.Server
+	stay time.Duration // without work, before it ends
 
-	mu   sync.Mutex
-	busy string             // what goes on, "" for nothing
-	stop context.CancelFunc // ends it
-	jobs sync.WaitGroup
+	mu       sync.Mutex
+	ending   bool
+	busy     string             // the work under way, "" for none
+	stop     context.CancelFunc // ends it
+	watching bool
+	unwatch  context.CancelFunc // ends the watch
+	patience time.Time          // a watch that failed does not begin again before
+	work     sync.WaitGroup     // all of it
+}
+
+func newDaemon(u *update.Updater, log *slog.Logger, socket string, serverUID func() (uint32, bool)) *daemon {
+	d := &daemon{u: u, log: log, stay: update.Stay}
+	d.bus = &updaterd.Server{Socket: socket, Handler: handler{d}, Log: log, ServerUID: serverUID}
+	return d
 }
 
 // run settles what was left, and is ready then. It ends by itself when nobody
 // has asked for anything for a while and no trial runs.
 func (d *daemon) run(ctx context.Context) error {
-	log := d.app.machine.Log
 	if _, err := d.u.Recover(ctx, false); err != nil && fault.KindOf(err) != fault.Busy {
-		log.Error("what an earlier run has left is not settled", logging.Err(err))
+		d.log.Error("what an earlier run has left is not settled", logging.Err(err))
 	}
-	d.bus = &updaterd.Server{Socket: paths.MachineAt("").SystemBus, Handler: handler{d}, Log: log, ServerUID: serverUID}
-	ctx, end := context.WithCancel(ctx)
+	shown := d.show(time.Time{}) // before anybody can ask
+	serving, end := context.WithCancel(ctx)
+	defer end()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		d.bus.Run(ctx)
+		d.bus.Run(serving)
 	}()
 	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
-	d.attend(ctx)
+	d.attend(ctx, shown)
 	systemd.Notify("STOPPING=1") //nolint:errcheck // as above
-	d.interruptAll()
+	d.interrupt()
 	end()
 	<-served
-	d.jobs.Wait()
-	return nil
+	d.work.Wait()
+	return d.leave(ctx)
 }
+
+// leave is an error where a trial came up while the daemon was ending by itself:
+// whoever began it has found a daemon that ran. systemd starts another then.
+func (d *daemon) leave(ctx context.Context) error {
+	if trial, err := d.u.Trial(); err != nil || !trial || ctx.Err() != nil {
+		return nil //nolint:nilerr // a state that cannot be read has no trial
+	}
+	return fault.New(fault.Unavailable, "nobody_watches", "a trial began while the updater was ending").Try("systemctl start %s", systemd.Updater)
+}
+
+// glances between two looks at whether there is anything left to stay for.
+const glances = 4
 
 // attend shows what goes on and begins what nobody has to ask for, until there
 // is nothing left to stay for.
-func (d *daemon) attend(ctx context.Context) {
+func (d *daemon) attend(ctx context.Context, shown time.Time) {
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
-	var shown time.Time
 	for n := 0; ; n++ {
-		if s, err := deployment.ReadStatus(d.u.Run); err == nil && !s.Updated.Equal(shown) {
-			shown = s.Updated
-			d.bus.Publish(s)
-			systemd.NotifyStatus(s.Message) //nolint:errcheck // nobody listens without systemd
-		}
-		if n%4 == 0 {
-			systemd.Notify("WATCHDOG=1") //nolint:errcheck // as above
+		shown = d.show(shown)
+		if n%glances == 0 {
+			systemd.Notify("WATCHDOG=1") //nolint:errcheck // nobody listens without systemd
 			if d.mayEnd() {
 				return
 			}
@@ -104,225 +113,92 @@ func (d *daemon) attend(ctx context.Context) {
 	}
 }
 
+// show tells the bus of a status that is newer than the one of that time, and
+// gives its time.
+func (d *daemon) show(shown time.Time) time.Time {
+	s, err := deployment.ReadStatus(d.u.Run)
+	if err != nil || s.Updated.Equal(shown) {
+		return shown
+	}
+	d.bus.Publish(s)
+	systemd.NotifyStatus(s.Message) //nolint:errcheck // nobody listens without systemd
+	return s.Updated
+}
+
 // mayEnd begins to watch a trial that runs, and tells whether there is nothing
-// to be done.
+// to be done. From then on no work begins.
 func (d *daemon) mayEnd() bool {
-	trial, err := d.u.Trial()
-	if err != nil || trial {
-		d.begin("the trial", d.u.Watch) //nolint:errcheck // it runs already
+	if trial, err := d.u.Trial(); err == nil && trial {
+		d.watch()
 		return false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.busy == "" && d.bus.Idle() > update.Stay
+	d.ending = d.busy == "" && !d.watching && d.bus.Idle() > d.stay
+	return d.ending
+}
+
+// again is how long a watch that failed is let be.
+const again = 30 * time.Second
+
+// watch begins to watch the trial, and what comes after it, unless that is done.
+func (d *daemon) watch() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.watching || d.ending || time.Now().Before(d.patience) {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d.watching, d.unwatch = true, stop
+	d.work.Go(func() {
+		defer stop()
+		err := d.u.Watch(ctx)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.watching = false
+		if err != nil && ctx.Err() == nil {
+			d.patience = time.Now().Add(again)
+			d.log.Error("the trial, or what waits for its end, fails", logging.Err(err))
+		}
+	})
 }
 
 // begin does work beside everything else; one piece at a time.
 func (d *daemon) begin(what string, work func(context.Context) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.busy != "" {
-		return fault.New(fault.Busy, "updater_busy", "the updater is at work: %s", d.busy).Try("wait until that has ended, or cancel it")
+	switch {
+	case d.ending:
+		return fault.New(fault.Busy, "updater_ends", "the updater is ending").Try("ask again in a moment")
+	case d.busy != "":
+		return fault.New(fault.Busy, "updater_busy", "the updater is at work: %s", d.busy).
+			Try("wait until that has ended, or `whisper-appliance update cancel`")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d.busy, d.stop = what, stop
-	d.jobs.Go(func() {
+	d.work.Go(func() {
+		defer stop()
 		err := work(ctx)
-		stop()
 		d.mu.Lock()
+		defer d.mu.Unlock()
 		d.busy = ""
-		d.mu.Unlock()
-		if err != nil && !errors.Is(err, context.Canceled) {
-			d.app.machine.Log.Error("not done", "what", what, logging.Err(err))
+		if err != nil && !errors.Is(err, context.Canceled) && fault.KindOf(err) != fault.Canceled {
+			d.log.Error("not done", "what", what, logging.Err(err))
 		}
 	})
 	return nil
 }
 
-// interrupt ends a watch, so that something else can be done; the trial goes on.
-func (d *daemon) interrupt(what string) {
+// interrupt ends what goes on, where it can be taken up again, and lets nothing
+// more begin.
+func (d *daemon) interrupt() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.busy == what {
-		d.stop()
-	}
-}
-
-// interruptAll ends what goes on, at a point where it can be taken up again.
-func (d *daemon) interruptAll() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.ending = true
 	if d.busy != "" {
 		d.stop()
 	}
-}
-
-func serverUID() (uint32, bool) {
-	u, err := user.Lookup(serverUser)
-	if err != nil {
-		return 0, false
+	if d.watching {
+		d.unwatch()
 	}
-	id, err := strconv.ParseUint(u.Uid, 10, 32)
-	return uint32(id), err == nil
-}
-
-// handler is the daemon as D-Bus asks it.
-type handler struct{ d *daemon }
-
-func door(c updaterd.Caller) deployment.Door {
-	if c.Server {
-		return deployment.DoorHTTP
-	}
-	return deployment.DoorDBus
-}
-
-func (h handler) Check(ctx context.Context, _ updaterd.Caller) (string, error) {
-	offer, err := h.d.u.Check(ctx)
-	if err != nil || offer == nil {
-		return "", err
-	}
-	return offer.Version, nil
-}
-
-func (h handler) Download(_ context.Context, _ updaterd.Caller, version string) error {
-	return h.d.begin("a download", func(ctx context.Context) error {
-		_, err := h.d.u.Download(ctx, version)
-		return err
-	})
-}
-
-// Apply takes from the server's user only what has been offered already.
-func (h handler) Apply(ctx context.Context, c updaterd.Caller, version string) (string, error) {
-	if c.Server {
-		s, err := h.d.u.Status()
-		if err != nil {
-			return "", err
-		}
-		if s.Available == nil || version != "" && version != s.Available.Version {
-			return "", fault.New(fault.Forbidden, "not_offered", "version %s has not been offered to this appliance", fault.Short(version)).
-				On("version").Try("check for updates first; root can install others: `whisper-appliance update apply VERSION`")
-		}
-	}
-	return h.transact(ctx, "an update", func(ctx context.Context, begun func(string)) error {
-		_, err := h.d.u.Apply(ctx, update.Want{Door: door(c), Version: version, Trial: true, Begun: begun})
-		return err
-	})
-}
-
-func (h handler) InstallFile(ctx context.Context, c updaterd.Caller, path string) (string, error) {
-	return h.transact(ctx, "an installation", func(ctx context.Context, begun func(string)) error {
-		_, err := h.d.u.Apply(ctx, update.Want{Door: door(c), Bundle: path, Trial: true, Begun: begun})
-		return err
-	})
-}
-
-// transact begins a transaction and waits until it has a name, or is over.
-func (h handler) transact(ctx context.Context, what string, work func(context.Context, func(string)) error) (string, error) {
-	id := make(chan string, 1)
-	over := make(chan error, 1)
-	h.d.interrupt("the trial")
-	err := h.d.beginSoon(ctx, what, func(ctx context.Context) error {
-		err := work(ctx, func(transaction string) { id <- transaction })
-		over <- err
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	select {
-	case transaction := <-id:
-		return transaction, nil
-	case err := <-over:
-		return "", err
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
-}
-
-// beginSoon is begin, after what was interrupted has ended.
-func (d *daemon) beginSoon(ctx context.Context, what string, work func(context.Context) error) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for range 100 {
-		d.mu.Lock()
-		watching := d.busy == "the trial"
-		d.mu.Unlock()
-		if !watching {
-			break
-		}
-		d.interrupt("the trial")
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-	return d.begin(what, work)
-}
-
-func (h handler) Rollback(ctx context.Context, c updaterd.Caller) (string, error) {
-	s, err := h.d.u.Status()
-	if err != nil {
-		return "", err
-	}
-	begun := func(report func(string)) {
-		if s.Transaction != "" {
-			report(s.Transaction)
-		}
-	}
-	return h.transact(ctx, "a rollback", func(ctx context.Context, report func(string)) error {
-		begun(report)
-		_, err := h.d.u.Rollback(ctx, door(c))
-		return err
-	})
-}
-
-func (h handler) Commit(ctx context.Context, _ updaterd.Caller) error {
-	_, err := h.d.u.Commit(ctx)
-	return err
-}
-
-func (h handler) Cancel(ctx context.Context, c updaterd.Caller) error {
-	_, err := h.d.u.Cancel(ctx, door(c))
-	return err
-}
-
-func (h handler) Restart(ctx context.Context, _ updaterd.Caller) (string, error) {
-	return h.d.u.Restart(ctx)
-}
-
-func (h handler) Pin(_ context.Context, _ updaterd.Caller, version string) error {
-	_, err := h.d.u.Pin(version)
-	return err
-}
-
-func (h handler) Unpin(context.Context, updaterd.Caller) error { return h.d.u.Unpin() }
-
-func (h handler) Unquarantine(_ context.Context, _ updaterd.Caller, what string) error {
-	_, err := h.d.u.Unquarantine(what)
-	return err
-}
-
-func (h handler) SetPolicy(_ context.Context, _ updaterd.Caller, change deployment.PolicyChange) error {
-	return h.d.u.SetPolicy(change)
-}
-
-func hasCode(err error, code string) bool {
-	var f *fault.Error
-	return errors.As(err, &f) && f.Code == code
-}
-
-// analysisWords is what the record teaches.
-func analysisWords(a deployment.Analysis) string {
-	words := a.Says + "\n"
-	for _, f := range a.Failures {
-		words += fmt.Sprintf("failed   %d×  %s\n", f.Count, f.Says)
-	}
-	for _, p := range a.Phases {
-		words += fmt.Sprintf("%-12s median %.1f s, p95 %.1f s\n", p.Phase, p.Median, p.P95)
-	}
-	for _, r := range a.Regressions {
-		words += "regression: " + r.Says + "\n"
-	}
-	return words
 }

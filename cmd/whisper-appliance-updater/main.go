@@ -3,10 +3,7 @@
 // timer, the boot, the scrub and D-Bus, and the package's scripts for what dpkg
 // brings. All of them go through the one transaction of package update.
 //
-// Exit codes: 0 done, queued or nothing to do; 1 failed; 64 wrong usage; 65 a
-// file or a value is wrong; 66 no such release; 69 the release before serves on;
-// 73 no space; 75 another change is under way; 77 not allowed; 78 wrong settings;
-// 130 cancelled.
+// Its exit codes are in exitHelp.
 package main
 
 import (
@@ -18,10 +15,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -29,7 +28,6 @@ import (
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/site"
 	"whisper-appliance/internal/slot"
-	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/update"
 	"whisper-appliance/internal/version"
 )
@@ -51,25 +49,27 @@ const (
 	exitCanceled    = 130
 )
 
+const exitHelp = `Exit codes: 0 done, queued or nothing to do, 1 failed, 64 wrong usage,
+65 a file or a value is wrong, 66 no such release, 69 it was not done or was
+taken back, and the release before serves on, 73 no space, 75 another change
+is under way, 77 not allowed, 78 wrong settings, 130 cancelled.`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends at once
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := newApp(os.Stdout, os.Stderr).run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{out: stdout, errOut: stderr}
-	root := rootCommand(a)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if a.machine != nil {
-		err = errors.Join(err, a.machine.Close())
-	}
-	return a.exitCode(err)
+// appliance is the machine that is updated.
+type appliance interface {
+	// Updater puts its updater together.
+	Updater() (*update.Updater, error)
+	// Down tells whether no server runs, nor is being started.
+	Down(ctx context.Context) bool
+	// Close ends what was opened.
+	Close() error
 }
 
 // app is what every verb needs.
@@ -77,7 +77,54 @@ type app struct {
 	out, errOut io.Writer
 	jsonOut     bool
 	door        string
-	machine     *site.Machine
+	verb        string // as people write it: "whisper-appliance update check"
+
+	find    func() (paths.Paths, error)
+	euid    int
+	journal string // JOURNAL_STREAM
+	machine func(p paths.Paths, log *slog.Logger, watching bool) (appliance, error)
+
+	// Set by open.
+	paths   paths.Paths
+	log     *slog.Logger
+	site    appliance // nil before
+	changes bool      // the verb changes something
+}
+
+func newApp(stdout, stderr io.Writer) *app {
+	return &app{
+		out: stdout, errOut: stderr, euid: os.Geteuid(), journal: os.Getenv("JOURNAL_STREAM"),
+		find: func() (paths.Paths, error) { return paths.Find(paths.System()) },
+		machine: func(p paths.Paths, log *slog.Logger, watching bool) (appliance, error) {
+			m, err := site.Open(p, log)
+			if err != nil {
+				return nil, err
+			}
+			m.Watching = watching
+			return m, nil
+		},
+	}
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := rootCommand(a)
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.errOut)
+	err := outcome(ctx, root.ExecuteContext(ctx))
+	if a.site != nil {
+		err = errors.Join(err, a.site.Close())
+	}
+	return a.exitCode(err)
+}
+
+// outcome is how a verb ended: cancelled where somebody did so, unless it says
+// more.
+func outcome(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errors.As(err, new(*fault.Error)) {
+		return err
+	}
+	return fault.New(fault.Canceled, "canceled", "cancelled").Because(err)
 }
 
 // rootCommand is the whole tree, under the name that people know.
@@ -87,57 +134,101 @@ func rootCommand(a *app) *cobra.Command {
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "whisper-appliance update"},
 		Short:       "Keep the appliance up to date, without ever leaving it without a working version",
 		Long: "Keep the appliance up to date. A release is verified, put into the slot that does not serve, tried,\n" +
-			"switched to without refusing a connection, and committed after a trial; one that fails is taken back.",
-		Version:       version.Build().Version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+			"switched to without refusing a connection, and committed after a trial; one that fails is taken back.\n\n" + exitHelp,
+		Version:           version.Build().Version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.NoArgs,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { a.verb = c.CommandPath(); return knownDoor(a.door) },
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetVersionTemplate(version.Line(program) + "\n")
 	root.PersistentFlags().BoolVar(&a.jsonOut, "json", false, "print one JSON document")
 	root.PersistentFlags().StringVar(&a.door, "door", string(deployment.DoorCLI), "who asks, for the record")
 	root.PersistentFlags().MarkHidden("door") //nolint:errcheck // it is there
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongUsage)
 	root.AddCommand(checkCommand(a), downloadCommand(a), applyCommand(a), installCommand(a), rollbackCommand(a), commitCommand(a), cancelCommand(a),
 		restartCommand(a), statusCommand(a), historyCommand(a), pinCommand(a), unpinCommand(a), quarantineCommand(a), policyCommand(a),
 		deployCommand(a), switchCommand(a), recoverCommand(a), scrubCommand(a), autoCommand(a), daemonCommand(a))
+	addBuildCommands(root)
+	markArgs(root)
 	return root
 }
 
+// usageError is a command line that is wrong.
 type usageError struct{ error }
 
-// open is the updater of this machine. change says that it will be asked to
-// change something, which is root's alone.
-func (a *app) open(change bool) (*update.Updater, error) {
-	p, err := paths.Find(paths.System())
-	if err != nil {
-		return nil, err
-	}
-	if change && os.Geteuid() != 0 {
-		return nil, fault.New(fault.Forbidden, "need_root", "this changes the system, and is root's alone").Try("sudo whisper-appliance update …")
-	}
-	log, err := a.log(os.Getenv("JOURNAL_STREAM"))
-	if err != nil {
-		return nil, err
-	}
-	if a.machine, err = site.Open(p, log); err != nil {
-		return nil, err
-	}
-	if change {
-		persist()
-	}
-	return a.machine.Updater()
+func wrongUsage(c *cobra.Command, err error) error {
+	return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 }
 
-// log is for units; people are told by what is printed.
-func (a *app) log(stream string) (*slog.Logger, error) {
-	if stream == "" {
+// markArgs makes what c and all below it say of their arguments a usageError.
+func markArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return wrongUsage(c, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		markArgs(sub)
+	}
+}
+
+// knownDoor refuses a door that no record should have.
+func knownDoor(door string) error {
+	doors := []deployment.Door{deployment.DoorTimer, deployment.DoorCLI, deployment.DoorHTTP, deployment.DoorDBus, deployment.DoorDpkg, deployment.DoorFile, deployment.DoorBoot}
+	if !slices.Contains(doors, deployment.Door(door)) {
+		return usageError{fmt.Errorf("there is no door %q; the doors are %v", fault.Short(door), doors)}
+	}
+	return nil
+}
+
+// open is the updater of this machine, to be looked at.
+func (a *app) open() (*update.Updater, error) { return a.openFor(false, false) }
+
+// openToChange is the updater to be asked to change something, which is root's
+// alone.
+func (a *app) openToChange() (*update.Updater, error) { return a.openFor(true, false) }
+
+func (a *app) openFor(change, watching bool) (*update.Updater, error) {
+	var err error
+	if a.paths, err = a.find(); err != nil {
+		return nil, err
+	}
+	if a.log, err = a.newLog(); err != nil {
+		return nil, err
+	}
+	if a.site, err = a.machine(a.paths, a.log, watching); err != nil {
+		return nil, err
+	}
+	if change && a.euid != 0 {
+		return nil, fault.New(fault.Forbidden, "need_root", "`%s` changes the system, and is root's alone", a.verb).Try("sudo %s", a.verb)
+	}
+	if a.changes = change; change {
+		persist()
+	}
+	return a.site.Updater()
+}
+
+// newLog is for units; people are told by what is printed.
+func (a *app) newLog() (*slog.Logger, error) {
+	if !journaled(a.errOut, a.journal) {
 		return slog.New(slog.DiscardHandler), nil
 	}
-	return logging.New(logging.Options{W: a.errOut, JournalStream: stream,
+	return logging.New(logging.Options{W: a.errOut, JournalStream: a.journal,
 		Attrs: []slog.Attr{slog.String(logging.Component, "updater"), slog.String(logging.Version, version.Build().Version)}})
+}
+
+// journaled tells whether w is the stream to the journal that systemd names, as
+// it is in a unit. What a unit starts may have inherited the name alone.
+func journaled(w io.Writer, stream string) bool {
+	f, ok := w.(*os.File)
+	var st unix.Stat_t
+	return ok && stream != "" && unix.Fstat(int(f.Fd()), &st) == nil && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // persist lets the program live though its terminal has gone, or nobody reads
@@ -148,8 +239,7 @@ func persist() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGPIPE)
 }
 
-// print writes v as JSON, or words where that was not asked for. That nobody
-// reads it changes nothing of what was done.
+// print writes v as JSON, or words where that was not asked for.
 func (a *app) print(v any, words string) error {
 	var err error
 	if a.jsonOut {
@@ -159,7 +249,13 @@ func (a *app) print(v any, words string) error {
 	} else if words != "" {
 		_, err = fmt.Fprintln(a.out, strings.TrimRight(words, "\n"))
 	}
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EIO) {
+	return a.unread(err)
+}
+
+// unread is what becomes of an error of printing: that nobody can read it
+// changes nothing of what was done.
+func (a *app) unread(err error) error {
+	if a.changes || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EIO) {
 		return nil
 	}
 	return err
@@ -172,29 +268,32 @@ func (a *app) exitCode(err error) int {
 	}
 	var f *fault.Error
 	known := errors.As(err, &f)
-	if a.jsonOut {
+	switch {
+	case journaled(a.errOut, a.journal) && a.log != nil:
+		a.log.Error("not done", "verb", a.verb, logging.Err(err))
+	case a.jsonOut:
 		words := map[string]string{"error": err.Error(), "hint": fault.Hint(err)}
 		if known {
 			words["code"], words["field"] = f.Code, f.Field
 		}
 		json.NewEncoder(a.errOut).Encode(words) //nolint:errcheck // nowhere left to say it
-	} else {
+	default:
 		fmt.Fprintf(a.errOut, "whisper-appliance: %v\n", err)
 		if hint := fault.Hint(err); hint != "" {
 			fmt.Fprintf(a.errOut, "try: %s\n", hint)
 		}
 	}
-	if systemd.Booted("") && os.Getenv("JOURNAL_STREAM") != "" && a.machine != nil {
-		a.machine.Log.Error("not done", logging.Err(err))
-	}
 	switch {
 	case known:
 		return exitOf(f)
-	case errors.As(err, new(usageError)), strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, new(usageError)):
 		return exitUsage
 	}
 	return exitError
 }
+
+// unsure are the codes after which nobody can say that the release before serves.
+var unsure = []string{slot.NotServing, "no_way_back", "not_restarted", "nobody_watches", "systemd_away", "job_failed", "job_unfinished", "no_systemd"}
 
 // exitOf keeps apart for scripts: 69 says that the release before serves on, 75
 // that to wait helps.
@@ -208,7 +307,7 @@ func exitOf(f *fault.Error) int {
 	case fault.NotFound:
 		return exitNoInput
 	case fault.Unavailable:
-		if f.Code == slot.NotServing {
+		if slices.Contains(unsure, f.Code) {
 			return exitError
 		}
 		return exitUnavailable

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -9,6 +10,7 @@ import (
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/update"
 )
 
 func quarantineCommand(a *app) *cobra.Command {
@@ -17,7 +19,7 @@ func quarantineCommand(a *app) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List the releases that are refused, each with the reason", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			u, err := a.open(false)
+			u, err := a.open()
 			if err != nil {
 				return err
 			}
@@ -31,10 +33,10 @@ func quarantineCommand(a *app) *cobra.Command {
 			return a.print(s.Quarantined, quarantineWords(s.Quarantined))
 		},
 	}
-	clear := &cobra.Command{
+	forget := &cobra.Command{
 		Use: "clear [VERSION|DIGEST]", Short: "Let a release be tried again; without one, all", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -45,7 +47,7 @@ func quarantineCommand(a *app) *cobra.Command {
 			return a.print(map[string]int{"cleared": n}, fmt.Sprintf("%d cleared", n))
 		},
 	}
-	c.AddCommand(list, clear)
+	c.AddCommand(list, forget)
 	return c
 }
 
@@ -73,10 +75,15 @@ func table(heading string, fill func(row func(cells ...string))) string {
 func policyCommand(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "policy", Short: "Show or set what happens by itself", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	get := &cobra.Command{
+	c.AddCommand(policyGetCommand(a), policySetCommand(a))
+	return c
+}
+
+func policyGetCommand(a *app) *cobra.Command {
+	return &cobra.Command{
 		Use: "get", Short: "Show what happens by itself, and what /etc fixes", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			u, err := a.open(false)
+			u, err := a.open()
 			if err != nil {
 				return err
 			}
@@ -88,9 +95,12 @@ func policyCommand(a *app) *cobra.Command {
 			return a.print(p, policyWords(p))
 		},
 	}
+}
+
+func policySetCommand(a *app) *cobra.Command {
 	var channel, automatic, window string
 	var days []string
-	set := &cobra.Command{
+	c := &cobra.Command{
 		Use: "set", Short: "Set what happens by itself, where /etc does not fix it", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			given := func(name string, v *string) *string {
@@ -104,9 +114,9 @@ func policyCommand(a *app) *cobra.Command {
 				change.Days = append([]string{}, days...)
 			}
 			if change.Channel == nil && change.Automatic == nil && change.Window == nil && change.Days == nil {
-				return usageError{fmt.Errorf("nothing to set; see --help")}
+				return wrongUsage(c, errors.New("nothing to set"))
 			}
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -116,12 +126,11 @@ func policyCommand(a *app) *cobra.Command {
 			return a.print(change, "set")
 		},
 	}
-	f := set.Flags()
+	f := c.Flags()
 	f.StringVar(&channel, "channel", "", "stable or beta")
 	f.StringVar(&automatic, "automatic", "", "off, download or install")
 	f.StringVar(&window, "window", "", `when, like "02:00-05:00"; "" is at any time`)
 	f.StringSliceVar(&days, "days", nil, `on which days, like "sat,sun"; none is every day`)
-	c.AddCommand(get, set)
 	return c
 }
 
@@ -146,11 +155,12 @@ func recoverCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "recover", Short: "Settle what an interrupted update has left", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
-			watch, err := u.Recover(c.Context(), boot)
+			// Before the server's start a start of it would be waited for in vain.
+			watch, err := u.Recover(c.Context(), boot || a.site.Down(c.Context()))
 			if err != nil {
 				return err
 			}
@@ -165,7 +175,7 @@ func scrubCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "scrub", Short: "Read every byte of every slot, and bring a damaged idle one anew", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -173,26 +183,10 @@ func scrubCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bad := 0
-			words := table("SLOT\tVERSION\tSAYS", func(row func(...string)) {
-				for _, s := range list {
-					says := "whole"
-					switch {
-					case s.Empty:
-						says = "empty"
-					case s.Healed != "":
-						says = "was damaged (" + s.Problem + "), and was brought anew from " + s.Healed
-					case s.Problem != "":
-						says = "damaged: " + s.Problem
-						bad++
-					}
-					row(s.Slot, s.Version, says)
-				}
-			})
-			if err := a.print(list, words); err != nil {
+			if err := a.print(list, scrubWords(list)); err != nil {
 				return err
 			}
-			if bad > 0 {
+			if bad := damagedOf(list); bad > 0 {
 				return fault.New(fault.Internal, "slot_damaged", "%d of %d slots are damaged", bad, len(list)).Try("apt reinstall whisper-appliance; and see that disk and memory are well")
 			}
 			return nil
@@ -200,12 +194,38 @@ func scrubCommand(a *app) *cobra.Command {
 	}
 }
 
+func damagedOf(list []update.Scrubbed) (n int) {
+	for _, s := range list {
+		if s.Problem != "" && s.Healed == "" {
+			n++
+		}
+	}
+	return n
+}
+
+func scrubWords(list []update.Scrubbed) string {
+	return table("SLOT\tVERSION\tSAYS", func(row func(...string)) {
+		for _, s := range list {
+			says := "whole"
+			switch {
+			case s.Empty:
+				says = "empty"
+			case s.Healed != "":
+				says = "was damaged (" + s.Problem + "), and was brought anew from " + s.Healed
+			case s.Problem != "":
+				says = "damaged: " + s.Problem
+			}
+			row(s.Slot, s.Version, says)
+		}
+	})
+}
+
 // autoCommand is the timer's.
 func autoCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "auto", Short: "Do what the policy says, as the timer does each hour", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -19,7 +21,7 @@ func checkCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Ask the sources for a newer release", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -54,7 +56,7 @@ func downloadCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "download [VERSION]", Short: "Bring a release and verify it, to be installed later", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -72,22 +74,20 @@ func downloadCommand(a *app) *cobra.Command {
 }
 
 func applyCommand(a *app) *cobra.Command {
-	want := update.Want{Trial: true}
-	wait := false
+	version, wait := "", false
 	c := &cobra.Command{
 		Use: "apply [VERSION]", Short: "Install a release; without a version the newest on offer", Args: cobra.MaximumNArgs(1),
 		Long: "Install a release: it is fetched, verified, tried, switched to and put on trial. The command ends when the trial\n" +
 			"begins; with --wait when it has ended.",
 		RunE: func(c *cobra.Command, args []string) error {
-			if want.Version = first(args); want.Version == "" {
-				want.Version, _ = c.Flags().GetString("version-wanted")
+			if version != "" && len(args) > 0 && args[0] != version {
+				return wrongUsage(c, fmt.Errorf("--version is %q, and the argument is %q", fault.Short(version), fault.Short(args[0])))
 			}
-			return a.apply(c, want, 0, wait)
+			return a.apply(c, update.Want{Version: cmp.Or(version, first(args)), Trial: true}, 0, wait)
 		},
 	}
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the trial has ended; exits with 69 where it was taken back")
-	c.Flags().String("version-wanted", "", "the same as the argument")
-	c.Flags().MarkHidden("version-wanted") //nolint:errcheck // it is there
+	c.Flags().StringVar(&version, "version", "", "the `version`, as the argument")
 	return c
 }
 
@@ -116,15 +116,16 @@ func deployCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "deploy", Short: "Install the package's own release, or one in a directory", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
 			if err := u.Slots.Prepare(); err != nil {
 				return err
 			}
-			if from == "" {
-				from = u.Slots.Golden
+			// What is queued is found again from another directory.
+			if from, err = filepath.Abs(cmp.Or(from, u.Slots.Golden)); err != nil {
+				return err
 			}
 			return a.applyWith(c, u, update.Want{Tree: from, Trial: trial}, within, wait)
 		},
@@ -172,7 +173,7 @@ func withinFlag(c *cobra.Command, within *time.Duration) {
 
 // apply runs the transaction.
 func (a *app) apply(c *cobra.Command, w update.Want, within time.Duration, wait bool) error {
-	u, err := a.open(true)
+	u, err := a.openToChange()
 	if err != nil {
 		return err
 	}
@@ -181,12 +182,12 @@ func (a *app) apply(c *cobra.Command, w update.Want, within time.Duration, wait 
 
 func (a *app) applyWith(c *cobra.Command, u *update.Updater, w update.Want, within time.Duration, wait bool) error {
 	if c.Flags().Changed("within") && within <= 0 {
-		return usageError{fmt.Errorf("--within is %v: it has to be more than nothing", within)}
+		return wrongUsage(c, fmt.Errorf("--within is %v: it has to be more than nothing", within))
 	}
 	ctx := c.Context()
 	if within > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, within, fmt.Errorf("it took more than %v", within))
+		ctx, cancel = context.WithTimeoutCause(ctx, within, tooSlow(within))
 		defer cancel()
 	}
 	w.Door = deployment.Door(a.door)
@@ -204,19 +205,19 @@ func (a *app) applyWith(c *cobra.Command, u *update.Updater, w update.Want, with
 	return a.print(res, resultWords(res))
 }
 
-// inTime words what ended because ctx ran out of time. What a switch ended with
+func tooSlow(within time.Duration) *fault.Error {
+	return fault.New(fault.Unavailable, "too_slow", "it took more than %v: nothing was switched, and the release before serves on", within).
+		Try("give it more, as by --within 10m, and try again")
+}
+
+// inTime words what ended because ctx ran out of time. What knows how it ended
 // says more.
 func inTime(ctx context.Context, err error) error {
-	if ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // it is never wrapped
+	var late *fault.Error
+	if !errors.As(context.Cause(ctx), &late) || !errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*fault.Error)) {
 		return err
 	}
-	for _, code := range []string{slot.CandidateFailed, slot.RolledBack, slot.NotServing} {
-		if hasCode(err, code) {
-			return err
-		}
-	}
-	return fault.New(fault.Unavailable, "too_slow", "there was not enough time (%v): nothing was switched, and the release before serves on", context.Cause(ctx)).
-		Because(err).Try("give it more, as by --within 10m, and try again")
+	return fault.New(late.Kind, late.Code, "%s", late.Message).Because(err).Try("%s", late.Hint)
 }
 
 func resultWords(r update.Result) string {
@@ -260,7 +261,7 @@ func rollbackCommand(a *app) *cobra.Command {
 
 // do is a verb that ends in a result.
 func (a *app) do(c *cobra.Command, work func(context.Context, *update.Updater) (update.Result, error)) error {
-	u, err := a.open(true)
+	u, err := a.openToChange()
 	if err != nil {
 		return err
 	}
@@ -278,7 +279,7 @@ func commitCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "commit", Short: "End the trial well, now", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -306,7 +307,7 @@ func restartCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "restart", Short: "Restart the server, and see that it is another process", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -323,7 +324,7 @@ func pinCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "pin [VERSION]", Short: "Stay with a version; without one with what serves", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}
@@ -340,7 +341,7 @@ func unpinCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "unpin", Short: "Let every version be installed again", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			u, err := a.open(true)
+			u, err := a.openToChange()
 			if err != nil {
 				return err
 			}

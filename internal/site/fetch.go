@@ -1,12 +1,15 @@
 package site
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
@@ -19,11 +22,54 @@ const (
 	requestFile = "request.json"
 	resultFile  = "result.json"
 	mostResult  = 1 << 20 // bytes
+	mostWords   = 500     // bytes of what the fetcher says
+
+	// fetchLimit is longer than the fetcher's unit may take.
+	fetchLimit = 6*time.Hour + 5*time.Minute
+	// stopLimit is longer than the unit may take to stop.
+	stopLimit = 30 * time.Second
 )
 
 // fetch has the fetcher's unit do what o says, and reads from its directory how
 // that went. What it says is for people: what it has brought is verified anew.
 func (m *Machine) fetch(ctx context.Context, o update.Order, progress func(done int64)) error {
+	// One that a killed updater has left works on another order, and to start it
+	// would be to wait for that.
+	if err := m.stopFetcher(ctx); err != nil {
+		return err
+	}
+	if err := m.order(o); err != nil {
+		return err
+	}
+	before := m.result()
+	done := make(chan struct{})
+	follow, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(done)
+		m.follow(follow, o.Target, progress)
+	}()
+	limited, cancel := context.WithTimeout(ctx, fetchLimit)
+	defer cancel()
+	started := m.bus.Start(limited, systemd.Fetch)
+	stop()
+	<-done
+	if limited.Err() != nil {
+		m.stopFetcher(context.WithoutCancel(ctx)) //nolint:errcheck // it has a time limit of its own
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fetched(o.Target, before, m.result(), started)
+}
+
+func (m *Machine) stopFetcher(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	return m.bus.Stop(ctx, systemd.Fetch)
+}
+
+// order writes what the fetcher is to do.
+func (m *Machine) order(o update.Order) error {
 	data, err := json.Marshal(fetch.Request{Sources: o.Sources, Target: o.Target, Most: o.Rate})
 	if err != nil {
 		return err
@@ -31,54 +77,75 @@ func (m *Machine) fetch(ctx context.Context, o update.Order, progress func(done 
 	if err := os.MkdirAll(m.Paths.UpdaterRun, 0o755); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(m.Paths.UpdaterRun, requestFile), data, 0o644); err != nil {
-		return err
-	}
-	began := time.Now().Truncate(time.Second)
-	done := make(chan struct{})
-	follow, stop := context.WithCancel(ctx)
-	go func() {
-		defer close(done)
-		m.follow(follow, o.Target, progress)
-	}()
-	err = m.bus.Start(ctx, systemd.Fetch)
-	stop()
-	<-done
-	if ctx.Err() != nil {
-		m.bus.Stop(context.WithoutCancel(ctx), systemd.Fetch) //nolint:errcheck // it has a time limit of its own
-		return context.Cause(ctx)
-	}
-	return m.fetched(began, err)
+	return durable.WriteFile(filepath.Join(m.Paths.UpdaterRun, requestFile), data, 0o644)
 }
 
-// fetched reads how a fetch that began then has ended.
-func (m *Machine) fetched(began time.Time, started error) error {
-	var r fetch.Result
+// result is what the fetcher has written last, nil where nothing can be read.
+func (m *Machine) result() []byte {
 	data, err := durable.ReadRegular(filepath.Join(m.Paths.Fetched, resultFile), mostResult)
-	if err == nil {
-		err = json.Unmarshal(data, &r)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// fetched is how a fetch has ended that found the result before and left the
+// result after. They tell an old result from a new one by any clock.
+func fetched(target string, before, after []byte, started error) error {
+	var r fetch.Result
+	err := errors.New("it has left no new result")
+	if after != nil && !bytes.Equal(before, after) {
+		err = json.Unmarshal(after, &r)
+	}
+	if err == nil && r.Target != target {
+		err = errors.New("its result is of another order")
 	}
 	switch {
-	case err != nil || r.At.Before(began) && started != nil:
+	case err != nil:
 		return fault.New(fault.Unavailable, "fetcher_failed", "the fetcher did not do its work").Because(errors.Join(started, err)).
 			Try("`journalctl -u %s -n 30` says why", systemd.Fetch)
 	case r.Error == nil:
 		return nil
 	}
-	return fault.New(kindOf(r.Error.Code), r.Error.Code, "%s", r.Error.Message).Try("%s", r.Error.Hint)
+	return said(*r.Error)
 }
 
-// kindOf is the kind of the fetcher's faults, which it tells by their codes.
-func kindOf(code string) fault.Kind {
-	switch code {
-	case "disk_full":
-		return fault.NoSpace
-	case "fetch_busy":
-		return fault.Busy
-	case "artefact_damaged", "bad_signature", "metadata_rolled_back", "mix_and_match", "bad_metadata", "bad_source", "bad_request", "bad_target":
-		return fault.BadInput
+// said is the fetcher's failure as the fault that it was. Codes decide what
+// becomes of a release, and the fetcher talks to strangers: it may say nothing
+// but what a fetch can end with.
+func said(f fetch.Failure) error {
+	kind, known := kinds()[f.Code]
+	if !known {
+		kind, f.Code = fault.Unavailable, "fetcher_failed"
 	}
-	return fault.Unavailable
+	return fault.New(kind, f.Code, "%s", plain(f.Message)).Try("%s", plain(f.Hint))
+}
+
+// kinds are those of a fetch's codes. See fetch.Fetcher.Run.
+func kinds() map[string]fault.Kind {
+	return map[string]fault.Kind{
+		"source_unreachable": fault.Unavailable, "source_refused": fault.Unavailable, "bad_redirect": fault.Unavailable,
+		"too_slow": fault.Unavailable, "interrupted": fault.Unavailable, "fetch_busy": fault.Busy, "canceled": fault.Canceled,
+		"artefact_missing": fault.Unavailable, "artefact_damaged": fault.BadInput, "no_metadata": fault.Unavailable,
+		"bad_signature": fault.BadInput, "bad_metadata": fault.BadInput, "mix_and_match": fault.BadInput, "metadata_rolled_back": fault.BadInput,
+		"no_source": fault.BadInput, "bad_source": fault.BadInput, "bad_request": fault.BadInput,
+		"no_trust_root": fault.Conflict, "bad_trust_root": fault.Internal, "trust_unreadable": fault.Internal,
+		"no_directory": fault.Conflict, "fetch_not_writable": fault.Internal, "disk_full": fault.NoSpace,
+	}
+}
+
+// plain is a stranger's words in a line that a terminal takes no orders from.
+func plain(words string) string {
+	words = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(words, " "))
+	if len(words) > mostWords {
+		words = strings.ToValidUTF8(words[:mostWords], "") + "…"
+	}
+	return words
 }
 
 // follow tells how much of a target is there, until ctx ends.
@@ -86,20 +153,36 @@ func (m *Machine) follow(ctx context.Context, target string, progress func(done 
 	if target == "" || progress == nil {
 		return
 	}
-	tick := time.NewTicker(500 * time.Millisecond)
+	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	parts := filepath.Join(m.Paths.Fetched, "repository", "targets", "*"+target+"*")
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		names, _ := filepath.Glob(parts) //nolint:errcheck // the pattern is sound
-		for _, name := range names {
-			if info, err := os.Lstat(name); err == nil && info.Mode().IsRegular() {
-				progress(info.Size())
-			}
+		if there := m.there(target); there > 0 {
+			progress(there)
 		}
 	}
+}
+
+const followEvery = 500 * time.Millisecond
+
+// there is how much of a target the fetcher has: the whole, or a part that
+// grows. What it notes beside a part is neither.
+func (m *Machine) there(target string) (most int64) {
+	entries, err := os.ReadDir(filepath.Join(m.Paths.Fetched, "repository", "targets"))
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(strings.TrimSuffix(e.Name(), ".part"), "."+target) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			most = max(most, info.Size())
+		}
+	}
+	return most
 }

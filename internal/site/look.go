@@ -3,6 +3,7 @@ package site
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -23,7 +24,7 @@ func (m *Machine) serving() measure.Server {
 // having failed was stopped by somebody.
 func (m *Machine) unit(name string) func(context.Context) (measure.Unit, error) {
 	return func(ctx context.Context) (measure.Unit, error) {
-		u, err := m.bus.Unit(ctx, name)
+		u, err := m.known(ctx, name)
 		return measure.Unit{Active: u.Active, PID: u.MainPID, Restarts: u.Restarts, Invocation: u.Invocation, Result: u.Result, Exit: u.Exit,
 			Stopped: u.Active == "inactive" && u.Result == "success"}, err
 	}
@@ -33,11 +34,20 @@ func (m *Machine) look(ctx context.Context, full bool) (trial.Sample, error) {
 	return m.serving().Look(ctx, full)
 }
 
+// What a comparison and a measurement may take: somebody waits for them, apt for
+// one. What they did not find out in that time the trial does.
+const (
+	compareLimit  = 30 * time.Second
+	baselineLimit = 20 * time.Second
+)
+
 // baseline is how the server that serves does, now or where it is too busy to be
 // measured as it did before.
 func (m *Machine) baseline(ctx context.Context) (trial.Baseline, error) {
-	b, err := m.serving().Baseline(ctx)
-	if err != nil {
+	limited, cancel := half(ctx, baselineLimit)
+	defer cancel()
+	b, err := m.serving().Baseline(limited)
+	if err != nil && (ctx.Err() != nil || limited.Err() == nil) {
 		return b, err
 	}
 	about, err := m.serving().About(ctx)
@@ -60,22 +70,31 @@ func (m *Machine) figures(ctx context.Context) (deployment.Figures, error) {
 // candidate that is bad.
 func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manifest) (trial.Finding, error) {
 	unit, door := systemd.Preflight(name), systemd.PreflightSocket(name)
+	m.dark(ctx, unit, door) // what a killed run has left may be of another release
 	defer m.dark(context.WithoutCancel(ctx), unit, door)
 	m.bus.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
 	if err := m.bus.Start(ctx, unit); err != nil {
 		return m.notStarted(ctx, unit, err)
 	}
-	if err := m.attest(ctx, unit, name, release); err != nil {
+	candidate := measure.Server{Socket: m.Paths.PreflightSocket(name), Proc: paths.MachineAt("").Proc, Unit: m.unit(unit), Version: release.Version}
+	err := m.attest(ctx, unit, name, release)
+	if err == nil {
+		err = m.passes(ctx, candidate, release)
+	}
+	switch {
+	case ctx.Err() != nil: // a question that was broken off is not the candidate's failure
+		return trial.Finding{}, context.Cause(ctx)
+	case err != nil:
 		return trial.Finding{}, err
 	}
-	candidate := measure.Server{Socket: m.Paths.PreflightSocket(name), Proc: paths.MachineAt("").Proc, Unit: m.unit(unit),
-		Version: release.Version}
-	if err := m.passes(ctx, candidate, release); err != nil {
-		return trial.Finding{}, err
-	}
-	finding, err := measure.Compare(ctx, m.serving(), candidate)
-	if err != nil {
-		return finding, err
+	limited, cancel := half(ctx, compareLimit)
+	defer cancel()
+	finding, err := measure.Compare(limited, m.serving(), candidate)
+	switch {
+	case ctx.Err() != nil:
+		return finding, context.Cause(ctx)
+	case err != nil:
+		return unproven("no_time", "the comparison with the release before would have taken longer than there is time for"), nil
 	}
 	return judged(finding)
 }
@@ -89,23 +108,57 @@ func (m *Machine) dark(ctx context.Context, units ...string) {
 	}
 }
 
-// Exit statuses with which systemd says that it could not set a unit up, but for
-// the one that says that there is no program.
-const firstOfUnit, lastOfUnit, noProgram = 200, 245, 203
-
 // notStarted tells a candidate that does not come up from a machine that does
 // not let it.
 func (m *Machine) notStarted(ctx context.Context, unit string, err error) (trial.Finding, error) {
 	if ctx.Err() != nil {
 		return trial.Finding{}, context.Cause(ctx)
 	}
-	u, askErr := m.bus.Unit(ctx, unit)
-	if askErr != nil || u.Load != "loaded" || u.Exit >= firstOfUnit && u.Exit <= lastOfUnit && u.Exit != noProgram {
-		why := fmt.Sprintf("it could not be tried in the dark: %s is %s, status %d", unit, u.Load, u.Exit)
-		m.Log.Warn("no rehearsal", "unit", unit, "error", err)
-		return trial.Finding{Verdict: trial.Verdict{Word: deployment.Inconclusive, Reason: "no_rehearsal", Blame: deployment.Environment, Says: why, Evidence: []string{why}}}, nil
+	u, askErr := m.known(ctx, unit)
+	why := hindered(u)
+	if askErr != nil {
+		why = "systemd does not say what became of it"
 	}
-	return trial.Finding{}, failed(unit, err)
+	if why == "" {
+		return trial.Finding{}, failed(unit, err)
+	}
+	why = fmt.Sprintf("it could not be tried in the dark: %s: %s", unit, why)
+	m.Log.Warn("no rehearsal", "unit", unit, "error", err)
+	return unproven("no_rehearsal", why), nil
+}
+
+// unproven is a rehearsal that says nothing of the release.
+func unproven(reason, why string) trial.Finding {
+	return trial.Finding{Verdict: trial.Verdict{Word: deployment.Inconclusive, Reason: reason, Blame: deployment.Environment, Says: why, Evidence: []string{why}}}
+}
+
+// half is ctx with half of the time that is left, and no more than most: what is
+// only wanted leaves the rest to what is needed.
+func half(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(deadline)/2)
+	}
+	return context.WithTimeout(ctx, most)
+}
+
+// Exit statuses with which systemd says that it could not set a unit up, but for
+// the one that says that there is no program.
+const firstOfUnit, lastOfUnit, noProgram = 200, 245, 203
+
+// hindered is why a unit did not come up that was not its program's doing, ""
+// where it was. The program of one that never ran has done nothing.
+func hindered(u systemd.Unit) string {
+	switch {
+	case u.Load != "loaded":
+		return "it is " + u.Load
+	case u.Exit >= firstOfUnit && u.Exit <= lastOfUnit && u.Exit != noProgram:
+		return fmt.Sprintf("systemd could not set it up, status %d", u.Exit)
+	case u.Result == "resources" || u.Result == "oom-kill":
+		return "the machine could not give it what it needs (" + u.Result + ")"
+	case u.Result == "success" && u.Exit == 0:
+		return "it was never begun"
+	}
+	return ""
 }
 
 func failed(unit string, err error) error {
@@ -115,12 +168,11 @@ func failed(unit string, err error) error {
 
 // attest sees that the unit runs what the manifest says.
 func (m *Machine) attest(ctx context.Context, unit, name string, release slot.Manifest) error {
-	u, err := m.bus.Unit(ctx, unit)
+	u, err := m.known(ctx, unit)
 	if err != nil {
 		return err
 	}
-	sl := m.swap(nil).Slots
-	runs, _, err := sl.Attest(ctx, paths.MachineAt("").Proc, u.MainPID, slot.ServerPath)
+	runs, _, err := m.slots().Attest(ctx, paths.MachineAt("").Proc, u.MainPID, slot.ServerPath)
 	if err != nil {
 		return failed(unit, err)
 	}

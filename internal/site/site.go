@@ -42,7 +42,23 @@ type Machine struct {
 	// unit is started for that.
 	Watching bool
 
-	bus *systemd.Bus // nil without systemd
+	bus Bus // nil without systemd
+}
+
+// Bus is systemd. Start, Stop and Restart return when the jobs have ended, and
+// where ctx has no deadline after some minutes; see systemd.Bus.
+type Bus interface {
+	jobs
+	Units(ctx context.Context, names ...string) ([]systemd.Unit, error)
+	Close() error
+}
+
+// jobs are what changes units.
+type jobs interface {
+	Start(ctx context.Context, units ...string) error
+	Stop(ctx context.Context, units ...string) error
+	Restart(ctx context.Context, units ...string) error
+	ResetFailed(ctx context.Context, units ...string) error
 }
 
 // Open looks at the machine. Only an installed appliance can be updated: else
@@ -57,6 +73,11 @@ func Open(p paths.Paths, log *slog.Logger) (*Machine, error) {
 		m.bus = systemd.New()
 	}
 	return m, nil
+}
+
+// Over is Open with something in systemd's place.
+func Over(p paths.Paths, log *slog.Logger, b Bus) *Machine {
+	return &Machine{Paths: p, Log: log, bus: b}
 }
 
 // Close ends what was opened.
@@ -74,11 +95,9 @@ func (m *Machine) Updater() (*update.Updater, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the root of trust: %w", err)
 	}
-	slots := slot.Of(p.Slots, p.Current, p.Stable, p.Golden)
-	slots.GoldenBefore = p.GoldenOld
 	proc := paths.MachineAt("").Proc
 	u := &update.Updater{
-		Slots: slots, Dir: p.Updater, Run: p.UpdaterRun, Fetched: filepath.Join(p.Fetched, "repository"), Log: m.Log,
+		Slots: m.slots(), Dir: p.Updater, Run: p.UpdaterRun, Fetched: filepath.Join(p.Fetched, "repository"), Log: m.Log,
 		Trust:    &trust.Store{Dir: filepath.Join(p.Updater, "trust"), Root: root, Now: time.Now},
 		Settings: m.settings, Version: version.Build().Version,
 		MachineID: firstLine(p.MachineID), BootID: firstLine(filepath.Join(proc, "sys/kernel/random/boot_id")),
@@ -88,6 +107,12 @@ func (m *Machine) Updater() (*update.Updater, error) {
 		u.Site, u.Fetch = m.site(), m.fetch
 	}
 	return u, nil
+}
+
+func (m *Machine) slots() *slot.Slots {
+	s := slot.Of(m.Paths.Slots, m.Paths.Current, m.Paths.Stable, m.Paths.Golden)
+	s.GoldenBefore = m.Paths.GoldenOld
+	return s
 }
 
 func (m *Machine) settings() (update.Settings, error) {
@@ -115,15 +140,13 @@ func sinceBoot() time.Duration {
 
 func (m *Machine) site() update.Site {
 	return update.Site{
-		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart,
+		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence,
 	}
 }
 
 func (m *Machine) swap(tell func(step, text string)) *slot.Switch {
-	slots := slot.Of(m.Paths.Slots, m.Paths.Current, m.Paths.Stable, m.Paths.Golden)
-	slots.GoldenBefore = m.Paths.GoldenOld
 	return &slot.Switch{
-		Slots: slots, Units: units{m.bus}, Service: systemd.Service, Run: m.Paths.Run, Socket: m.Paths.APISocket,
+		Slots: m.slots(), Units: units{m}, Service: systemd.Service, Run: m.Paths.Run, Socket: m.Paths.APISocket,
 		Next:     func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
 		Engine:   systemd.EngineService,
 		Smoke:    (&switchSmoke{serving: m.Paths.APISocket, full: transcribes}).ask,
@@ -151,21 +174,37 @@ func (m *Machine) idle(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// known is what systemd knows of one unit.
+func (m *Machine) known(ctx context.Context, name string) (systemd.Unit, error) {
+	list, err := m.bus.Units(ctx, name)
+	if err != nil || len(list) != 1 {
+		return systemd.Unit{}, cmp.Or(err, fmt.Errorf("systemd lists %d units called %s", len(list), name))
+	}
+	return list[0], nil
+}
+
 // Down tells whether no server runs, nor is being started: then links are all
 // that there is to be moved.
 func (m *Machine) Down(ctx context.Context) bool {
 	if m.bus == nil {
 		return true
 	}
-	u, err := m.bus.Unit(ctx, systemd.Service)
+	u, err := m.known(ctx, systemd.Service)
 	return err == nil && (u.Active == "inactive" || u.Active == "failed") && u.MainPID == 0
 }
 
-// watch has the updater's unit watch the trial, unless this process does.
+// watchLimit is what the updater's unit may take to be ready: it does not wait
+// for a lock that this process holds.
+const watchLimit = 30 * time.Second
+
+// watch has the updater's unit watch the trial, unless this process does. That
+// the caller has no time left, or was told to stop, takes no judge from a trial.
 func (m *Machine) watch(ctx context.Context) error {
 	if m.Watching {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), watchLimit)
+	defer cancel()
 	if err := m.bus.Start(ctx, systemd.Updater); err != nil {
 		return fault.New(fault.Unavailable, "nobody_watches", "the new release serves, and nobody watches its trial: %s does not start", systemd.Updater).
 			Because(err).Try("systemctl start %s; `whisper-appliance update rollback` goes back", systemd.Updater)
@@ -180,19 +219,19 @@ func (m *Machine) restart(ctx context.Context) (string, error) {
 }
 
 // units is systemd as a switch wants it.
-type units struct{ bus *systemd.Bus }
+type units struct{ m *Machine }
 
-func (u units) Start(ctx context.Context, unit string) error { return u.bus.Start(ctx, unit) }
+func (u units) Start(ctx context.Context, unit string) error { return u.m.bus.Start(ctx, unit) }
 
-func (u units) Restart(ctx context.Context, unit string) error { return u.bus.Restart(ctx, unit) }
+func (u units) Restart(ctx context.Context, unit string) error { return u.m.bus.Restart(ctx, unit) }
 
-func (u units) Stop(ctx context.Context, unit string) error { return u.bus.Stop(ctx, unit) }
+func (u units) Stop(ctx context.Context, unit string) error { return u.m.bus.Stop(ctx, unit) }
 
 func (u units) ResetFailed(ctx context.Context, unit string) error {
-	return u.bus.ResetFailed(ctx, unit)
+	return u.m.bus.ResetFailed(ctx, unit)
 }
 
 func (u units) State(ctx context.Context, unit string) (slot.State, error) {
-	seen, err := u.bus.Unit(ctx, unit)
+	seen, err := u.m.known(ctx, unit)
 	return slot.State{Active: seen.Active, PID: seen.MainPID, Invocation: seen.Invocation}, err
 }

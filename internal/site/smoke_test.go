@@ -14,7 +14,11 @@ import (
 // answers is a server behind a socket that answers with what is given by path.
 func answers(t *testing.T, readyz int, states ...component.State) string {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s.sock")
+	return answersAt(t, filepath.Join(t.TempDir(), "s.sock"), readyz, states...)
+}
+
+func answersAt(t *testing.T, socket string, readyz int, states ...component.State) string {
+	t.Helper()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)

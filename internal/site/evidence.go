@@ -1,0 +1,46 @@
+package site
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/diagnose"
+	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/systemd"
+)
+
+// evidence writes down what is known just now: the journal of the appliance's
+// units, which holds more than since then, the units, and what the server that
+// serves says of its health.
+func (m *Machine) evidence(ctx context.Context, dir string, _ time.Time) error {
+	var errs []error
+	for _, part := range []struct {
+		name string
+		make func(context.Context) ([]byte, error)
+	}{
+		{"journal.jsonl", diagnose.Journal(filepath.Join(m.Paths.Run, "journal.sock"))},
+		{"units.json", diagnose.JSON(m.units)},
+		{"health.json", m.health},
+	} {
+		data, err := part.make(ctx)
+		if len(data) > 0 {
+			err = errors.Join(err, durable.WriteFile(filepath.Join(dir, part.name), data, 0o600))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Machine) units(ctx context.Context) ([]systemd.Unit, error) {
+	return m.bus.Units(ctx, systemd.Ours()...)
+}
+
+func (m *Machine) health(ctx context.Context) ([]byte, error) {
+	client := api.OverSocket(m.Paths.APISocket)
+	defer client.HTTP.CloseIdleConnections()
+	_, data, err := client.Raw(ctx, "/health/detailed")
+	return data, err
+}

@@ -1,0 +1,151 @@
+package site
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"whisper-appliance/internal/component"
+	"whisper-appliance/internal/slot"
+	"whisper-appliance/internal/systemd"
+)
+
+// served runs a program from slot b, as a server that was started from there,
+// and gives its process and the slot's manifest.
+func served(t *testing.T, m *Machine) (int, slot.Manifest) {
+	t.Helper()
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("there is no sleep here: ", err)
+	}
+	program, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(m.Paths.Slots, "b")
+	at := filepath.Join(dir, slot.ServerPath)
+	put(t, filepath.Join(dir, "VERSION"), "1.1.0\n")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, program, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	release, err := slot.Seal(t.Context(), dir, slot.Info{Version: "1.1.0", Commit: "c0ffee", Arch: runtime.GOARCH, Contract: slot.Contract})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(at, "600")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill() //nolint:errcheck // it may have ended
+		c.Wait()         //nolint:errcheck // it was killed
+	})
+	return c.Process.Pid, release
+}
+
+// TestRehearsal: a candidate that runs what it should is asked whether it
+// answers, and for what it calls itself.
+func TestRehearsal(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		readyz int
+		state  component.State
+	}{
+		{"it does not come up", 503, component.State{Name: "engine", Status: component.Failed, Error: "no engine"}},
+		{"it says another version", 200, component.State{Name: "engine", Status: component.OK}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			unit := systemd.Preflight("b")
+			b := &fakeBus{units: map[string]systemd.Unit{}}
+			m := newMachine(t, b)
+			pid, release := served(t, m)
+			b.units[unit] = systemd.Unit{Load: "loaded", Active: "active", MainPID: pid}
+			if err := os.MkdirAll(m.Paths.Run, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			answersAt(t, m.Paths.PreflightSocket("b"), tt.readyz, tt.state)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err := m.rehearse(ctx, "b", release)
+			wantCode(t, tt.name, err, "rehearsal_failed")
+			if !strings.HasSuffix(b.notes(), "stop "+unit+", stop "+systemd.PreflightSocket("b")) {
+				t.Errorf("it did: %s", b.notes())
+			}
+		})
+	}
+}
+
+// TestRehearsalBrokenOff is nobody's failure.
+func TestRehearsalBrokenOff(t *testing.T) {
+	unit := systemd.Preflight("b")
+	b := &fakeBus{units: map[string]systemd.Unit{}}
+	m := newMachine(t, b)
+	pid, release := served(t, m)
+	b.units[unit] = systemd.Unit{Load: "loaded", Active: "active", MainPID: pid}
+	late := errors.New("there is no more time")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.start = func(context.Context, string) error { cancel(late); return nil }
+	if _, err := m.rehearse(ctx, "b", release); err != late {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestRehearsalOfTheWrongSlot: two slots may hold the same program.
+func TestRehearsalOfTheWrongSlot(t *testing.T) {
+	unit := systemd.Preflight("a")
+	b := &fakeBus{units: map[string]systemd.Unit{}}
+	m := newMachine(t, b)
+	pid, release := served(t, m)
+	b.units[unit] = systemd.Unit{Load: "loaded", Active: "active", MainPID: pid}
+	_, err := m.rehearse(t.Context(), "a", release)
+	wantCode(t, "the program of slot b", err, "rehearsal_failed")
+	if err == nil || !strings.Contains(err.Error(), `slot "b"`) {
+		t.Errorf("error %v", err)
+	}
+	b.answer = io.ErrUnexpectedEOF
+	if _, err := m.rehearse(t.Context(), "a", release); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a systemd that breaks off: %v", err)
+	}
+}
+
+// TestLook: a server that nobody started is seen as such, and one that answers
+// as it does.
+func TestLook(t *testing.T) {
+	b := &fakeBus{units: map[string]systemd.Unit{systemd.Service: {Load: "loaded", Active: "inactive", Result: "success"}}}
+	m := newMachine(t, b)
+	s, err := m.look(t.Context(), false)
+	if err != nil || s.Up || !s.Stopped || s.At <= 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	b.units[systemd.Service] = systemd.Unit{Load: "loaded", Active: "active", MainPID: 7, Restarts: 2}
+	if s, err = m.look(t.Context(), false); err != nil || s.Up || s.Smoke == nil || s.Restarts != 2 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestEvidence is what can be had: nobody is without it for a part that cannot.
+func TestEvidence(t *testing.T) {
+	b := &fakeBus{units: map[string]systemd.Unit{systemd.Service: {Load: "loaded", Active: "failed", Result: "watchdog"}}}
+	m := newMachine(t, b)
+	if err := os.MkdirAll(m.Paths.Run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	answersAt(t, m.Paths.APISocket, 503)
+	dir := t.TempDir()
+	if err := m.evidence(t.Context(), dir, time.Now()); err == nil {
+		t.Error("a journal that is not there is no loss")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "health.json")); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "units.json")); err != nil || !strings.Contains(string(data), "watchdog") {
+		t.Errorf("units %s, %v", data, err)
+	}
+}
