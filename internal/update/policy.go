@@ -88,7 +88,7 @@ func readPolicy(dir string) (p deployment.PolicyChange, err error) {
 func checkPolicy(p deployment.PolicyChange) error {
 	var flags []config.Flag
 	give := func(key, value string) {
-		flags = append(flags, config.Flag{Key: "update." + key, Name: key, Text: value})
+		flags = append(flags, config.Flag{Key: "update." + key, Text: value})
 	}
 	for key, v := range map[string]*string{keyChannel: p.Channel, keyAutomatic: p.Automatic, keyWindow: p.Window} {
 		if v != nil {

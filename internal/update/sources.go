@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
@@ -295,6 +297,15 @@ func enough(dir string, need int64) error {
 	return nil
 }
 
+// left refuses to go on where hardly anything is left on the disk of dir.
+func left(dir string) error {
+	const least = 1 << 20
+	if free, err := durable.Free(dir); err != nil || free >= least {
+		return nil //nolint:nilerr // the write itself will tell
+	}
+	return cannotWrite(dir, unix.ENOSPC)
+}
+
 // Download brings a release and verifies it, so that it can be installed
 // without a source. version "" is the newest.
 func (u *Updater) Download(ctx context.Context, version string) (*deployment.Offer, error) {
@@ -310,7 +321,9 @@ func (u *Updater) Download(ctx context.Context, version string) (*deployment.Off
 	ctx, stop := u.cancellable(ctx)
 	defer stop()
 	offer, err := u.download(ctx, st, version)
-	st.now = nil
+	if st.now = nil; err != nil && st.Check.Error == nil { // who asked over D-Bus sees no other word of it
+		st.Check.Error = deployment.ProblemOf(err, u.Now())
+	}
 	return offer, errors.Join(err, u.save(st))
 }
 

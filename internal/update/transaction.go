@@ -330,8 +330,21 @@ func (t *transaction) arm(ctx context.Context) error {
 		}
 		t.st.Baseline = base
 	}
+	if err := t.roomBack(); err != nil {
+		return err
+	}
 	t.st.Step, t.st.TriesLeft, t.st.BootID = armed, tries, t.u.BootID
 	return t.u.save(t.st)
+}
+
+// roomBack refuses to go on where somebody has filled a disk since reserve has
+// looked: the ballast is for the way back alone. What lies in its slot already
+// needs no more than links.
+func (t *transaction) roomBack() error {
+	if t.c.there {
+		return nil
+	}
+	return errors.Join(left(filepath.Dir(t.u.Slots.Dir)), left(t.u.Dir))
 }
 
 // tries is how many starts of the machine a trial may meet.
@@ -343,7 +356,7 @@ func (t *transaction) takeOver(ctx context.Context) error {
 		return t.move()
 	}
 	sw := t.u.Site.Switch(t.tell)
-	sw.Refused = t.st.refusal
+	sw.Refused, sw.Sure = t.st.refusal, t.roomBack
 	out, err := sw.To(ctx, t.c.slot)
 	if t.swapped != 0 {
 		t.st.Attempt.Requests.Swap = (t.u.Clock() - t.swapped).Seconds()
