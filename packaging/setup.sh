@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building, running and testing need from Debian's packages.
-# usage: setup.sh build|test|peer|e2e
+# usage: setup.sh build|test|peer|e2e|vm
 #
 # Says what it installs, asks sudo where it is not root, and does nothing where
 # all is there. Go is the one thing it does not install: Debian's is too old.
@@ -44,13 +44,21 @@ e2e() {
 	want dpkg-deb dpkg
 	want lintian lintian
 }
+vm() {
+	peer
+	want dpkg-deb dpkg
+	want mke2fs e2fsprogs
+	# x86 alone: the machines' processor is emulated, whatever this one is.
+	want qemu-system-x86_64 qemu-system-x86
+}
 
 case ${1:-} in
 build) build ;;
 test) tests ;;
 peer) peer ;;
 e2e) e2e ;;
-*) echo "usage: setup.sh build|test|peer|e2e" >&2; exit 64 ;;
+vm) vm ;;
+*) echo "usage: setup.sh build|test|peer|e2e|vm" >&2; exit 64 ;;
 esac
 
 # reaches WANTED HAVE: whether a version is that or a later one.

@@ -59,11 +59,13 @@ func TestMain(m *testing.M) {
 	go func() {
 		<-stop
 		machine.RemoveAll(root)
+		removeShop(root)
 		os.Exit(130)
 	}()
 	os.Remove(figures(root)) //nolint:errcheck // there are none yet
 	code := m.Run()
 	machine.RemoveAll(root)
+	removeShop(root)
 	os.Exit(code)
 }
 

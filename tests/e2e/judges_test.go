@@ -18,6 +18,12 @@ var exposures = map[string]float64{
 	"whisper-appliance-decode@1.service":     1.0,
 	"whisper-appliance-journal@1.service":    1.5,
 	"whisper-appliance-housekeeping.service": 1.5,
+	"whisper-appliance-preflight@a.service":  1.5,
+	"whisper-appliance-fetch.service":        1.5,
+	"whisper-appliance-updater.service":      2.0,
+	"whisper-appliance-recover.service":      2.0,
+	"whisper-appliance-update.service":       2.0,
+	"whisper-appliance-scrub.service":        2.0,
 }
 
 var exposure = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)

@@ -9,6 +9,7 @@ package load
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -19,13 +20,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 const (
-	smallLimit  = 30 * time.Second // for a small request to be answered
-	uploadLimit = 5 * time.Minute  // for a recording to be transcribed
-	firstErrors = 10               // so many are kept in words
+	smallLimit  = time.Minute     // for a small request to be answered: a server that hangs takes its time to be found out
+	uploadLimit = 5 * time.Minute // for a recording to be transcribed
+	firstErrors = 10              // so many are kept in words
 )
 
 // Load is what is done. Dial and URL must be set; what is zero is left out.
@@ -39,6 +41,7 @@ type Load struct {
 	Short  []byte        // a WAV file that one worker uploads over and over
 	Long   []byte        // one that another worker does
 	Expect string        // words, in lower case, that must be in the text of Short
+	Repeat int           // a request that failed is asked again, so often at most
 	Seen   *atomic.Int64 // counts the requests as they end; nil = nobody looks
 }
 
@@ -46,6 +49,8 @@ type Load struct {
 // of the wrong text.
 type Counts struct {
 	Kept, Fresh, Short, Long Kind
+	Refused                  int      // of those that failed: nobody listened
+	Lost                     int      // of those that failed: asked again, they failed again
 	First                    []string // the first errors in words
 }
 
@@ -87,9 +92,26 @@ func (t *tally) add(kind *Kind, name string, took time.Duration, err error) {
 		return
 	}
 	kind.Failed++
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		t.counts.Refused++
+	}
 	if len(t.counts.First) < firstErrors {
 		t.counts.First = append(t.counts.First, fmt.Sprintf("%s after %v: %v", name, took.Round(time.Millisecond), err))
 	}
+}
+
+// again asks anew for what had failed, and counts what fails every time.
+func (t *tally) again(name string, times int, ask func() error) {
+	var err error
+	for range times {
+		if err = ask(); err == nil {
+			return
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.Lost++
+	t.counts.First = append(t.counts.First, fmt.Sprintf("%s, asked again: %v", name, err))
 }
 
 // worker is one side from which the appliance is kept busy.
@@ -137,6 +159,9 @@ func (l Load) work(ctx context.Context, w worker, t *tally) {
 		begin := time.Now()
 		err := w.once(context.WithoutCancel(ctx), client)
 		t.add(w.kind, w.name, time.Since(begin), err)
+		if err != nil && l.Repeat > 0 {
+			t.again(w.name, l.Repeat, func() error { return w.once(context.WithoutCancel(ctx), client) })
+		}
 		if l.Seen != nil {
 			l.Seen.Add(1)
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,5 +110,38 @@ func TestClosedUnderTheRequest(t *testing.T) {
 		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
 			t.Errorf("request %d gives %v, want %q", i+1, err, want)
 		}
+	}
+}
+
+// TestRepeat: what failed is asked once more, and counted where that fails too;
+// who is refused is counted as well.
+func TestRepeat(t *testing.T) {
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := asked.Add(1); n == 2 || n == 4 || n == 5 {
+			http.Error(w, "it is away", http.StatusBadGateway)
+		}
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	l := Load{Dial: (&net.Dialer{}).DialContext, URL: server.URL, Kept: 1, Repeat: 1, Seen: new(atomic.Int64)}
+	done := make(chan Counts, 1)
+	go func() { done <- l.Run(ctx) }()
+	for l.Seen.Load() < 6 {
+		runtime.Gosched()
+	}
+	cancel()
+	if c := <-done; c.Kept.Failed != 2 || c.Lost != 1 || c.Refused != 0 {
+		t.Errorf("%d failed, %d lost, %d refused, want 2, 1 and 0: %v", c.Kept.Failed, c.Lost, c.Refused, c.First)
+	}
+	server.Close()
+	ctx, cancel = context.WithCancel(t.Context())
+	l.Seen.Store(0)
+	go func() { done <- l.Run(ctx) }()
+	for l.Seen.Load() < 2 {
+		runtime.Gosched()
+	}
+	cancel()
+	if c := <-done; c.Refused != c.Kept.Failed || c.Lost != c.Kept.Failed {
+		t.Errorf("nobody listens: %d failed, %d refused, %d lost", c.Kept.Failed, c.Refused, c.Lost)
 	}
 }

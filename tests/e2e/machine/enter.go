@@ -47,6 +47,11 @@ func (m *Machine) Sh(ctx context.Context, script string, args ...string) Result 
 	return m.run(ctx, nil, append([]string{"sh", "-euc", script, "sh"}, args...))
 }
 
+// Feed is Sh with something to read for the script.
+func (m *Machine) Feed(ctx context.Context, in io.Reader, script string, args ...string) Result {
+	return m.run(ctx, in, append([]string{"sh", "-euc", script, "sh"}, args...))
+}
+
 func (m *Machine) run(ctx context.Context, in io.Reader, args []string) Result {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
@@ -93,8 +98,19 @@ func (m *Machine) CopyIn(ctx context.Context, host, path string, mode os.FileMod
 
 // Dial connects to an address in the machine, whose network is its own.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// An address of numbers is dialled by the very thread that asks.
+	return within(m, func() (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, network, address) })
+}
+
+// Listen listens at an address of the machine.
+func (m *Machine) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return within(m, func() (net.Listener, error) { return (&net.ListenConfig{}).Listen(ctx, network, address) })
+}
+
+// within calls do on a thread in the machine's network.
+func within[T any](m *Machine, do func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
+		made T
 		err  error
 	}
 	done := make(chan result, 1)
@@ -102,24 +118,26 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, 
 		// Never unlocked: a thread in another network must not be used again,
 		// and ends with this goroutine.
 		runtime.LockOSThread()
-		conn, err := dialIn(ctx, m.leader, network, address)
-		done <- result{conn, err}
+		var r result
+		if r.err = enterNetwork(m.leader); r.err == nil {
+			r.made, r.err = do()
+		}
+		done <- r
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.made, r.err
 }
 
-func dialIn(ctx context.Context, leader int, network, address string) (net.Conn, error) {
+func enterNetwork(leader int) error {
 	namespace, err := os.Open(procFile(leader, "ns", "net"))
 	if err != nil {
-		return nil, fmt.Errorf("the machine is down: %w", err)
+		return fmt.Errorf("the machine is down: %w", err)
 	}
 	defer namespace.Close()
 	if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("enter the machine's network: %w", err)
+		return fmt.Errorf("enter the machine's network: %w", err)
 	}
-	// An address of numbers is dialled by this very thread.
-	return (&net.Dialer{}).DialContext(ctx, network, address)
+	return nil
 }
 
 // Client speaks HTTP and HTTPS with servers in the machine, whose certificates

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"math"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"whisper-appliance/internal/audio"
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/smoke"
+)
+
+const (
+	said  = "Please open the window and let the fresh air into the room."
+	probe = 400      // samples by which sound is known again, 25 ms
+	bite  = 16 << 20 // bytes that a hog takes at a time
+)
+
+// words are those that other sound is heard as.
+var words = [16]string{"alder", "birch", "cedar", "elm", "fir", "hazel", "holly", "juniper",
+	"larch", "maple", "oak", "pine", "rowan", "spruce", "willow", "yew"}
+
+// backend hears the reference clip in known, and digests in all else.
+type backend struct{ known []byte }
+
+// reference is the reference clip's sound, f32le.
+func reference() ([]byte, error) {
+	clip, size := smoke.Clip()
+	data, err := io.ReadAll(io.LimitReader(clip, size))
+	if err != nil {
+		return nil, err
+	}
+	var pcm bytes.Buffer
+	if _, err := audio.ReadWAV(bytes.NewReader(data), size, &pcm); err != nil {
+		return nil, err
+	}
+	return pcm.Bytes(), nil
+}
+
+func (backend) Describe() engine.Description {
+	return engine.Description{Whisper: "none", Backend: "fake", System: "text from the sound's digest"}
+}
+
+func (b backend) Load(path string) (engine.LoadedModel, error) {
+	if name := strings.TrimSuffix(filepath.Base(path), ".bin"); strings.HasSuffix(name, "-hog") {
+		eat()
+	}
+	return model(b), nil
+}
+
+// eat takes memory, and writes to it, until somebody ends the process.
+func eat() {
+	var all [][]byte
+	for {
+		piece := make([]byte, bite)
+		for i := 0; i < len(piece); i += 4096 {
+			piece[i] = 1
+		}
+		all = append(all, piece)
+		if len(all) == math.MaxInt {
+			return
+		}
+	}
+}
+
+func (backend) LoadVAD(string, int) (engine.LoadedVAD, error) {
+	return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "there is no speech detector here"}
+}
+
+type model struct{ known []byte }
+
+func (model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
+func (model) Close()             {}
+
+func (m model) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
+	if ctx.Err() != nil {
+		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "the client has left"}
+	}
+	began := time.Now()
+	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
+	segment := engine.Segment{End: end, Text: " " + m.hear(pcm), AvgLogProb: -0.1}
+	for i, word := range strings.Fields(segment.Text) {
+		segment.Tokens = append(segment.Tokens, engine.Token{ID: i, Prob: 0.9, LogProb: -0.1, End: end, Bytes: []byte(" " + word)})
+	}
+	if req.Words {
+		segment.Words = engine.WordsOf(segment, req.Language)
+	}
+	emit(engine.Event{Segment: &segment})
+	done := engine.Done{Language: req.Language, Took: time.Since(began)}
+	if done.Language == "" {
+		done.Language, done.LanguageProb = "en", 1
+	}
+	return done, nil
+}
+
+// hear gives the words of the reference clip where the sound is from it, else
+// eight that stand for the sound's digest.
+func (m model) hear(pcm []float32) string {
+	data := make([]byte, 0, len(pcm)*audio.SampleSize)
+	for _, sample := range pcm {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(sample))
+	}
+	if middle := len(pcm) / 2; middle >= probe {
+		if piece := data[middle*audio.SampleSize:][:probe*audio.SampleSize]; bytes.Contains(m.known, piece) {
+			return said
+		}
+	}
+	digest := sha256.Sum256(data)
+	heard := make([]string, 8)
+	for i := range heard {
+		heard[i] = words[digest[i]%16]
+	}
+	return strings.Join(heard, " ")
+}
