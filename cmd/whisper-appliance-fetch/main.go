@@ -164,7 +164,7 @@ func installed() (o options) {
 		o.dir = p.Fetched
 	}
 	o.root = p.TrustRoot
-	o.request = filepath.Join(p.UpdaterRun, "request.json")
+	o.request = p.Order()
 	return o
 }
 

@@ -26,14 +26,23 @@ func newUpdater(p paths.Paths) *updater {
 	return &updater{&updaterd.Client{Socket: paths.MachineAt("").SystemBus}, p}
 }
 
-// Status hides the Client's, which would start the updater.
-func (u *updater) Status() (deployment.Status, error) { return deployment.ReadStatus(u.paths.UpdaterRun) }
+// Status hides the Client's, which starts the updater, and is Now.
+func (u *updater) Status() (deployment.Status, error) {
+	return deployment.ReadStatus(u.paths.UpdaterRun)
+}
+
+func (u *updater) Now(ctx context.Context) (deployment.Status, error) { return u.Client.Status(ctx) }
+
+func (u *updater) LastRestart() (deployment.Restart, error) {
+	return deployment.ReadRestart(u.paths.UpdaterRun)
+}
 
 func (u *updater) Records(most int) ([]deployment.Record, error) {
 	return deployment.Records(u.paths.Updater, most)
 }
 
-// Releases are those on this machine.
+// Releases are those on this machine. One that cannot be read is no reason to
+// hide the others.
 func (u *updater) Releases() ([]server.KeptRelease, error) {
 	var list []server.KeptRelease
 	for _, name := range []string{slot.A, slot.B, slot.Golden} {
@@ -42,14 +51,11 @@ func (u *updater) Releases() ([]server.KeptRelease, error) {
 		if fault.KindOf(err) == fault.NotFound {
 			continue
 		}
-		if err != nil {
-			return nil, err
+		kept := server.KeptRelease{Slot: name, Path: dir}
+		if info, serr := os.Stat(filepath.Join(dir, slot.ManifestName)); err == nil && serr == nil {
+			kept.Version, kept.Placed, kept.Bytes = m.Version, info.ModTime(), m.Size()
 		}
-		info, err := os.Stat(filepath.Join(dir, slot.ManifestName))
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, server.KeptRelease{Slot: name, Version: m.Version, Path: dir, Placed: info.ModTime(), Bytes: m.Size()})
+		list = append(list, kept)
 	}
 	return list, nil
 }

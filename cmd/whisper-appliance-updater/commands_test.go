@@ -75,7 +75,7 @@ func TestUsage(t *testing.T) {
 	if b.run("install", "--json"); document(t, b.err.Bytes()).(map[string]any)["error"] == "" {
 		t.Errorf("no words: %s", &b.err)
 	}
-	for line, code := range map[string]int{"switch golden": exitData, "switch c": exitData, "pin x": exitData, "policy set --channel nightly": exitConfig} {
+	for line, code := range map[string]int{"switch golden": exitData, "switch c": exitData, "pin x": exitData, "policy set --channel nightly": exitData} {
 		if got := b.run(strings.Fields(line)...); got != code || b.err.Len() == 0 {
 			t.Errorf("%s: exit code %d, %s", line, got, &b.err)
 		}

@@ -44,6 +44,7 @@ type daemon struct {
 	ending   bool
 	busy     string             // the work under way, "" for none
 	stop     context.CancelFunc // ends it
+	over     chan struct{}      // closed when it has ended
 	watching bool
 	unwatch  context.CancelFunc // ends the watch
 	patience time.Time          // a watch that failed does not begin again before
@@ -163,8 +164,39 @@ func (d *daemon) watch() {
 	})
 }
 
+// working tells whether work is under way that somebody asked for.
+func (d *daemon) working() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.busy != ""
+}
+
+// download is the work that waits for a source, and that nothing waits for.
+const download = "a download"
+
+// yieldLimit is how long a download may take to end.
+const yieldLimit = 15 * time.Second
+
+// yield ends a download that is under way, where what is about to begin is more.
+func (d *daemon) yield(what string) {
+	d.mu.Lock()
+	yields, stop, over := d.busy == download && what != download, d.stop, d.over
+	d.mu.Unlock()
+	if !yields {
+		return
+	}
+	stop()
+	limit := time.NewTimer(yieldLimit)
+	defer limit.Stop()
+	select {
+	case <-over:
+	case <-limit.C:
+	}
+}
+
 // begin does work beside everything else; one piece at a time.
 func (d *daemon) begin(what string, work func(context.Context) error) error {
+	d.yield(what)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -175,8 +207,10 @@ func (d *daemon) begin(what string, work func(context.Context) error) error {
 			Try("wait until that has ended, or `whisper-appliance update cancel`")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d.busy, d.stop = what, stop
+	over := make(chan struct{})
+	d.busy, d.stop, d.over = what, stop, over
 	d.work.Go(func() {
+		defer close(over)
 		defer stop()
 		err := work(ctx)
 		d.mu.Lock()

@@ -55,8 +55,12 @@ func TestOverDBus(t *testing.T) {
 	wantCode(t, "Commit", c.Commit(ctx), "")
 	b.wants("9.1.0", "9.1.0")
 	wantCode(t, "Commit without a trial", c.Commit(ctx), "no_trial")
-	if id, err := c.Restart(ctx); err != nil || id == "" {
+	id, err := c.Restart(ctx)
+	if err != nil || id == "" {
 		t.Errorf("Restart: %q, %v", id, err)
+	}
+	if r, err := deployment.ReadRestart(b.paths.UpdaterRun); err != nil || r.Invocation != id || r.Error != nil || r.Ended.Before(r.Asked) {
+		t.Errorf("restart %+v, %v", r, err)
 	}
 	back, err := c.Rollback(ctx)
 	if err != nil || back == "" || back == transaction {
@@ -72,14 +76,13 @@ func TestOverDBus(t *testing.T) {
 	wantCode(t, "Unpin", c.Unpin(ctx), "")
 	wantCode(t, "Unquarantine", c.Unquarantine(ctx, "9.9.9"), "not_quarantined")
 	wantCode(t, "Cancel", c.Cancel(ctx), "nothing_to_cancel")
-	wantCode(t, "SetPolicy", c.SetPolicy(ctx, deployment.PolicyChange{Channel: new("nightly")}), "bad_config")
+	wantCode(t, "SetPolicy", c.SetPolicy(ctx, deployment.PolicyChange{Channel: new("nightly")}), "bad_value")
 	wantCode(t, "SetPolicy", c.SetPolicy(ctx, deployment.PolicyChange{Automatic: new("download")}), "")
 
 	_, err = c.InstallFile(ctx, "release.wa")
 	wantCode(t, "InstallFile", err, "relative_path")
-	if none, err := c.InstallFile(ctx, b.repo.Dir+"/none.wa"); err != nil || none == "" {
-		t.Errorf("InstallFile: %q, %v", none, err)
-	}
+	_, err = c.InstallFile(ctx, b.repo.Dir+"/none.wa")
+	wantCode(t, "InstallFile", err, "no_bundle")
 	d.idle(t)
 	if last := b.last(); last.Reason != "no_bundle" || last.Outcome != deployment.Aborted {
 		t.Errorf("record %+v", last)
@@ -101,12 +104,12 @@ func TestServersUser(t *testing.T) {
 	c, ctx := bus.server(t), t.Context()
 	for _, version := range []string{"", "9.1.0"} {
 		_, err := c.Apply(ctx, version)
-		wantCode(t, "Apply of what nobody looked for", err, "not_offered")
+		wantCode(t, "Apply of what nobody looked for", err, "nothing_offered")
 	}
 	if version, err := c.Check(ctx); version != "9.1.0" || err != nil {
 		t.Errorf("Check: %q, %v", version, err)
 	}
-	for _, version := range []string{"9.0.0", "9.2.0", "v9.1.0", "../../x"} {
+	for _, version := range []string{"9.0.0", "9.2.0", "vv9.1.0", "../../x"} {
 		_, err := c.Apply(ctx, version)
 		wantCode(t, "Apply of "+version, err, "not_offered")
 	}
@@ -115,7 +118,7 @@ func TestServersUser(t *testing.T) {
 	for what, err := range map[string]error{"Commit": c.Commit(ctx), "Pin": c.Pin(ctx, ""), "Unpin": c.Unpin(ctx), "Unquarantine": c.Unquarantine(ctx, "")} {
 		wantCode(t, what, err, updaterd.CodeDenied)
 	}
-	transaction, err := c.Apply(ctx, "9.1.0")
+	transaction, err := c.Apply(ctx, "v9.1.0")
 	if err != nil || transaction == "" {
 		t.Fatalf("Apply: %q, %v", transaction, err)
 	}
@@ -262,6 +265,27 @@ func TestARollbackEndsTheWatch(t *testing.T) {
 	d.idle(t)
 	b.wants("9.0.0", "9.0.0")
 	if last := b.last(); last.Blame != deployment.Operator || last.Transaction != transaction {
+		t.Errorf("record %+v", last)
+	}
+}
+
+// TestACancelDoesNotWait for the way back from a trial: the server that asked for
+// it is stopped by it.
+func TestACancelDoesNotWait(t *testing.T) {
+	t.Parallel()
+	b := newBench(t).live()
+	b.publish("9.1.0", "")
+	b.must("apply")
+	bus := newBus(t)
+	d := b.daemonOn(bus, time.Hour)
+	eventually(t, "a look", func() bool { return b.seen() > 0 })
+	on := make(chan struct{})
+	b.sys.set(func(u *standing) { u.meet = func(context.Context, string) { <-on } })
+	wantCode(t, "Cancel", bus.client(t).Cancel(t.Context()), "")
+	close(on)
+	d.idle(t)
+	b.wants("9.0.0", "9.0.0")
+	if last := b.last(); last.Blame != deployment.Operator || last.Outcome != deployment.RolledBack {
 		t.Errorf("record %+v", last)
 	}
 }

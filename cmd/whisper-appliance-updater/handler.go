@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/update"
 	"whisper-appliance/internal/updaterd"
 )
@@ -46,7 +49,10 @@ func (h handler) Check(ctx context.Context, _ updaterd.Caller) (string, error) {
 
 func (h handler) Download(ctx context.Context, _ updaterd.Caller, version string) error {
 	_, err := h.start(ctx, "a download", downloading, func(ctx context.Context, _ func(string)) (string, error) {
-		_, err := h.d.u.Download(ctx, version)
+		offer, err := h.d.u.Download(ctx, version)
+		if err == nil && offer == nil {
+			err = nothingOffered("nothing newer is on offer")
+		}
 		return "", err
 	})
 	return err
@@ -54,17 +60,33 @@ func (h handler) Download(ctx context.Context, _ updaterd.Caller, version string
 
 // Apply takes from the server's user only what has been offered already.
 func (h handler) Apply(ctx context.Context, c updaterd.Caller, version string) (string, error) {
+	version = strings.TrimPrefix(version, "v")
 	if c.Server {
 		s, err := h.d.u.Status()
 		if err != nil {
 			return "", err
 		}
-		if s.Available == nil || version != "" && version != s.Available.Version {
-			return "", fault.New(fault.Forbidden, "not_offered", "version %s has not been offered to this appliance", fault.Short(version)).
-				On("version").Try("check for updates first; root can install others: `whisper-appliance update apply VERSION`")
+		if err := offered(s, version); err != nil {
+			return "", err
 		}
 	}
 	return h.install(ctx, "an update", update.Want{Door: door(c), Version: version, Trial: true})
+}
+
+// offered refuses what is not on offer; "" is whatever is.
+func offered(s deployment.Status, version string) error {
+	switch {
+	case s.Available == nil:
+		return nothingOffered("nothing newer is on offer")
+	case version != "" && version != s.Available.Version:
+		return fault.New(fault.Forbidden, "not_offered", "version %s has not been offered to this appliance, which is offered %s", fault.Short(version), s.Available.Version).
+			On("version").Try("check for updates first; root can install others: `whisper-appliance update apply VERSION`")
+	}
+	return nil
+}
+
+func nothingOffered(format string, args ...any) error {
+	return fault.New(fault.Conflict, "nothing_offered", format, args...).Try("check for updates first: what was found last may be old")
 }
 
 func (h handler) InstallFile(ctx context.Context, c updaterd.Caller, path string) (string, error) {
@@ -74,10 +96,15 @@ func (h handler) InstallFile(ctx context.Context, c updaterd.Caller, path string
 	return h.install(ctx, "an installation", update.Want{Door: door(c), Bundle: path, Trial: true})
 }
 
+// install begins to install what w says. That there is nothing to be done is an
+// error: there is no transaction then.
 func (h handler) install(ctx context.Context, what string, w update.Want) (string, error) {
-	return h.start(ctx, what, downloading, func(ctx context.Context, begun func(string)) (string, error) {
+	return h.start(ctx, what, begunLate(time.Now().Add(patient)), func(ctx context.Context, begun func(string)) (string, error) {
 		w.Begun = begun
 		res, err := h.d.u.Apply(ctx, w)
+		if err == nil && res.Outcome == update.Already {
+			return "", nothingOffered("nothing newer is on offer: version %s serves", cmp.Or(res.To.Version, res.From.Version))
+		}
 		return res.Transaction, err
 	})
 }
@@ -93,6 +120,21 @@ func (h handler) Rollback(ctx context.Context, c updaterd.Caller) (string, error
 // kept for later, or for the end of the trial.
 func downloading(s deployment.Status) (string, bool) {
 	return "", s.State == deployment.Downloading || s.State == deployment.Trial && s.Phase == deployment.Fetch
+}
+
+// patient is how long whoever asks for an update waits while it is looked for,
+// less than callers give to a question: sources may be slow to answer.
+const patient = 20 * time.Second
+
+// begunLate is downloading, and from a time on also a transaction that is still
+// looking for its release.
+func begunLate(from time.Time) func(deployment.Status) (transaction string, yes bool) {
+	return func(s deployment.Status) (string, bool) {
+		if transaction, yes := downloading(s); yes {
+			return transaction, yes
+		}
+		return s.Transaction, s.Transaction != "" && s.State == deployment.Updating && !time.Now().Before(from)
+	}
 }
 
 // goingBack tells that the way back has begun, from a trial or from what was
@@ -143,13 +185,33 @@ func (h handler) Commit(ctx context.Context, _ updaterd.Caller) error {
 	return err
 }
 
+// Cancel returns, like Rollback, once a way back from a trial has begun: the
+// server that asked for it is stopped by it, and would wait for itself.
 func (h handler) Cancel(ctx context.Context, c updaterd.Caller) error {
-	_, err := h.d.u.Cancel(ctx, door(c))
+	if trial, err := h.d.u.Trial(); err != nil || !trial || h.d.working() {
+		_, err := h.d.u.Cancel(ctx, door(c))
+		return err
+	}
+	_, err := h.start(ctx, "a cancellation", goingBack, func(ctx context.Context, _ func(string)) (string, error) {
+		res, err := h.d.u.Cancel(ctx, door(c))
+		return res.Transaction, err
+	})
 	return err
 }
 
 func (h handler) Restart(ctx context.Context, _ updaterd.Caller) (string, error) {
-	return h.d.u.Restart(ctx)
+	r := deployment.Restart{Asked: h.d.u.Now()}
+	var err error
+	r.Invocation, err = h.d.u.Restart(ctx)
+	if fault.KindOf(err) == fault.Busy {
+		return "", err
+	}
+	r.Ended = h.d.u.Now()
+	r.Error = deployment.ProblemOf(err, r.Ended)
+	if werr := deployment.WriteRestart(h.d.u.Run, r); werr != nil {
+		h.d.log.Warn("how the restart ended cannot be shown", logging.Err(werr))
+	}
+	return r.Invocation, err
 }
 
 func (h handler) Pin(_ context.Context, _ updaterd.Caller, version string) error {

@@ -272,15 +272,15 @@ func (a *app) exitCode(err error) int {
 	case journaled(a.errOut, a.journal) && a.log != nil:
 		a.log.Error("not done", "verb", a.verb, logging.Err(err))
 	case a.jsonOut:
-		words := map[string]string{"error": err.Error(), "hint": fault.Hint(err)}
+		words := map[string]string{"error": plainLines(err.Error()), "hint": plainLines(fault.Hint(err))}
 		if known {
 			words["code"], words["field"] = f.Code, f.Field
 		}
 		json.NewEncoder(a.errOut).Encode(words) //nolint:errcheck // nowhere left to say it
 	default:
-		fmt.Fprintf(a.errOut, "whisper-appliance: %v\n", err)
+		fmt.Fprintf(a.errOut, "whisper-appliance: %s\n", plainLines(err.Error()))
 		if hint := fault.Hint(err); hint != "" {
-			fmt.Fprintf(a.errOut, "try: %s\n", hint)
+			fmt.Fprintf(a.errOut, "try: %s\n", plainLines(hint))
 		}
 	}
 	switch {
@@ -290,6 +290,20 @@ func (a *app) exitCode(err error) int {
 		return exitUsage
 	}
 	return exitError
+}
+
+// plainLines are words for a terminal, of which it takes no orders: a server or a
+// source may have had its say in them. What is not the first line is set in.
+func plainLines(words string) string {
+	const mostLines, mostBytes = 50, 4 << 10
+	lines := strings.Split(words, "\n")
+	if len(lines) > mostLines {
+		lines = append(lines[:mostLines], "…")
+	}
+	for i, line := range lines {
+		lines[i] = fault.Plain(line, mostBytes)
+	}
+	return strings.Join(lines, "\n  ")
 }
 
 // unsure are the codes after which nobody can say that the release before serves.

@@ -74,7 +74,7 @@ func statusWords(s deployment.Status) string {
 		line("pinned", "version %s", s.Pinned)
 	}
 	if s.Held != "" {
-		line("held", "version %s is not installed by itself: it was left by a rollback", s.Held)
+		line("held", "version %s is not installed by itself: %s", s.Held, heldWords(s))
 	}
 	if s.Last != nil {
 		line("last", "%s", recordLine(*s.Last))
@@ -86,6 +86,21 @@ func statusWords(s deployment.Status) string {
 		}
 	}
 	return b.String()
+}
+
+// heldWords say how a version came to be held. A server that was taken over may
+// ask for a rollback, too: where one was asked for is there to be noticed.
+func heldWords(s deployment.Status) string {
+	doors := map[deployment.Door]string{
+		deployment.DoorHTTP: "over HTTP", deployment.DoorDBus: "over D-Bus by root", deployment.DoorCLI: "on the command line", deployment.DoorDpkg: "by dpkg",
+	}
+	switch how, known := doors[s.HeldBy]; {
+	case known:
+		return fmt.Sprintf("rolled back %s at %s; what is newer may come", how, when(s.HeldSince))
+	case !s.HeldSince.IsZero():
+		return fmt.Sprintf("rolled back at %s; what is newer may come", when(s.HeldSince))
+	}
+	return "it was left by a rollback"
 }
 
 // goneWords tells of a status that nobody keeps up any more, "" where somebody

@@ -150,8 +150,10 @@ type Status struct {
 	CheckError  *Problem     `json:"check_error,omitempty"`
 	Stale       time.Time    `json:"stale,omitzero"` // the source has not been renewed since
 	Source      string       `json:"source,omitempty"`
-	Pinned      string       `json:"pinned,omitempty"` // the version that is held
-	Held        string       `json:"held,omitempty"`   // the version that a manual rollback left, not installed again by itself
+	Pinned      string       `json:"pinned,omitempty"`  // the version that is held
+	Held        string       `json:"held,omitempty"`    // the version that a manual rollback left, not installed again by itself
+	HeldBy      Door         `json:"held_by,omitempty"` // where that was asked for; "" where a trial ended so by itself
+	HeldSince   time.Time    `json:"held_since,omitzero"`
 	Policy      Policy       `json:"policy"`
 	Quarantined []Quarantine `json:"quarantined,omitempty"`
 	Alarm       *Problem     `json:"alarm,omitempty"`       // what somebody has to look at
@@ -168,12 +170,13 @@ type Problem struct {
 	At      time.Time `json:"at,omitzero"`
 }
 
-// ProblemOf words err; at is when it was met.
+// ProblemOf words err; at is when it was met. What a stranger may have said in
+// it is made plain.
 func ProblemOf(err error, at time.Time) *Problem {
 	if err == nil {
 		return nil
 	}
-	p := &Problem{Code: "internal", Message: err.Error(), Hint: fault.Hint(err), At: at}
+	p := &Problem{Code: "internal", Message: fault.Plain(err.Error(), mostWords), Hint: fault.Plain(fault.Hint(err), mostWords), At: at}
 	var f *fault.Error
 	if errors.As(err, &f) {
 		p.Code = f.Code
@@ -206,6 +209,7 @@ const (
 	StatusFile = "status.json"       // in its run directory
 	RecordFile = "deployments.jsonl" // in its state directory
 	mostStatus = 1 << 20             // bytes
+	mostWords  = 4 << 10             // bytes, of a problem
 )
 
 // ReadStatus gives the status as the updater last showed it in its run

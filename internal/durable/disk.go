@@ -26,11 +26,21 @@ func Free(dir string) (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// ReadRegular reads a file of at most so many bytes from a directory in which
-// others may put what they like: a pipe, a device or a file that has no end is
-// an error, and keeps nobody waiting.
-func ReadRegular(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+// ReadRegular reads a file of at most so many bytes: a pipe, a device or a file
+// that has no end is an error, and keeps nobody waiting. Links are followed, for
+// people keep their settings behind them: what lies in a directory that another
+// user writes is read by ReadForeign.
+func ReadRegular(path string, most int64) ([]byte, error) { return read(path, most, 0) }
+
+// ReadForeign is ReadRegular where somebody else may put what they like in the
+// file's place: a link, which could lead to what only the reader may read, is an
+// error as well.
+func ReadForeign(path string, most int64) ([]byte, error) {
+	return read(path, most, syscall.O_NOFOLLOW)
+}
+
+func read(path string, most int64, flags int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|flags, 0)
 	if err != nil {
 		return nil, err
 	}

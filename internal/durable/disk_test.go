@@ -43,6 +43,19 @@ func TestReadRegular(t *testing.T) {
 	if data, err := ReadRegular(file, 4); err == nil || data != nil {
 		t.Errorf("more than was wanted: %q, %v", data, err)
 	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := ReadRegular(link, 5); err != nil || string(data) != "12345" {
+		t.Errorf("behind a link: %q, %v", data, err)
+	}
+	if data, err := ReadForeign(link, 5); !errors.Is(err, syscall.ELOOP) || data != nil {
+		t.Errorf("behind a stranger's link: %q, %v", data, err)
+	}
+	if data, err := ReadForeign(file, 5); err != nil || string(data) != "12345" {
+		t.Errorf("a stranger's file: %q, %v", data, err)
+	}
 	for _, path := range []string{pipe, dir} {
 		if _, err := ReadRegular(path, 5); err == nil || !strings.Contains(err.Error(), "no regular file") {
 			t.Errorf("%s: %v", path, err)

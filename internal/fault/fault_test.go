@@ -57,6 +57,40 @@ func TestShort(t *testing.T) {
 	}
 }
 
+func TestPlain(t *testing.T) {
+	for words, want := range map[string]string{
+		"just so, ünd 漢字": "just so, ünd 漢字", "": "",
+		"it\x1b[2J is\nbad\r\n":                "it [2J is; bad",
+		"a\u009b31mb\tc\x00d\x7f":              "a 31mb c d ",
+		"left\u202eto right\u200b\ufeff":       "leftto right",
+		"one\u2028two":                         "one; two",
+		"\xff\xfe":                             " ",
+		strings.Repeat("é", 100):               strings.Repeat("é", 20) + "…",
+		strings.Repeat("\u200b", 1000) + "end": "…",
+	} {
+		if got := Plain(words, 40); got != want || !utf8.ValidString(got) {
+			t.Errorf("%q: %q, want %q", words, got, want)
+		}
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://user:secret@example.org/x":    "https://…@example.org/x",
+		"https://token@example.org:8443/x":     "https://…@example.org:8443/x",
+		"https://user:se cret@example.org/x":   "https://…@example.org/x",
+		"https://user:p%zz@ss@example.org/x":   "https://…@example.org/x",
+		"https://example.org/x@y":              "https://example.org/x@y",
+		"https://example.org/a%2Fb":            "https://example.org/a%2Fb",
+		"/srv/my releases@home":                "/srv/my releases@home",
+		"https://us%20er:secret@[::1]:9/x?a=b": "https://…@[::1]:9/x?a=b",
+	} {
+		if got := Address(address); got != want {
+			t.Errorf("%s is shown as %s", address, got)
+		}
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 bytes", 5: "5 bytes", 1023: "1023 bytes", 2048: "2 KiB", 77_691_713: "74.1 MiB", 1<<20 - 1: "1024 KiB",

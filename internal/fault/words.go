@@ -2,8 +2,10 @@ package fault
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/agnivade/levenshtein"
 )
@@ -17,6 +19,52 @@ func Short(s string) string {
 		return string(r[:most]) + "…"
 	}
 	return s
+}
+
+// Plain makes one line of a stranger's words, of which a terminal takes no
+// orders: control characters become spaces, lines are joined by "; ", what only
+// steers how text is shown goes, and so does what is beyond so many bytes.
+func Plain(s string, most int) string {
+	const join = "; "
+	if len(s) > 2*most { // it is bounded again below: what goes makes it shorter
+		s = strings.ToValidUTF8(s[:2*most], "") + "…"
+	}
+	lines := strings.FieldsFunc(strings.ToValidUTF8(s, " "), func(r rune) bool { return r == '\n' || r == '\r' || r == '\u2028' || r == '\u2029' })
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.Is(unicode.Cf, r):
+			return -1
+		}
+		return ' '
+	}, strings.Join(lines, join))
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// Address is an address as it is shown: without the name and the password in
+// it, either of which may be what lets somebody in. A path is left as it is.
+func Address(address string) string {
+	const hidden = "…@"
+	scheme, rest, is := strings.Cut(address, "://")
+	if !is {
+		return address
+	}
+	if u, err := url.Parse(address); err == nil {
+		if u.User == nil {
+			return address
+		}
+		u.User = nil
+		_, rest, _ = strings.Cut(u.String(), "://")
+		return scheme + "://" + hidden + rest
+	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		return scheme + "://" + hidden + rest[at+1:]
+	}
+	return address
 }
 
 // Bytes is a number of bytes for people, in units of 1024 as the settings

@@ -22,7 +22,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -39,16 +41,24 @@ type Fetcher struct {
 	Dir  string // see the package's comment
 	Root []byte // the root of trust, TUF metadata
 
-	Agent  string                                  // User-Agent; "" = "whisper-appliance-fetch"
-	Client *http.Client                            // nil = NewClient(); its CheckRedirect is replaced by this package's
-	Log    *slog.Logger                            // nil = none
-	Free   func(dir string) (bytes int64, _ error) // nil = durable.Free
-	Now    func() time.Time                        // nil = time.Now
+	Agent  string                                                       // User-Agent; "" = "whisper-appliance-fetch"
+	Client *http.Client                                                 // nil = NewClient(); its CheckRedirect is replaced by this package's
+	Log    *slog.Logger                                                 // nil = none
+	Free   func(dir string) (bytes int64, _ error)                      // nil = durable.Free
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error) // nil = the system's resolver
+	Now    func() time.Time                                             // nil = time.Now
 
 	Pause time.Duration // before the second attempt, doubled for each after it; 0 = 1 s
 	Stall time.Duration // without a byte before an attempt is given up; 0 = 60 s
 	Limit time.Duration // for all that is asked of one source; 0 = 4 h
+
+	// MetadataLimit is for the metadata of one source, which are small: whoever
+	// waits for them keeps everybody else from changing the appliance. 0 = 2 min.
+	MetadataLimit time.Duration
 }
+
+// MetadataLimit is how long a source may take for its metadata.
+const MetadataLimit = 2 * time.Minute
 
 func (f Fetcher) withDefaults() *Fetcher {
 	if f.Agent == "" {
@@ -58,7 +68,12 @@ func (f Fetcher) withDefaults() *Fetcher {
 		f.Client = NewClient()
 	}
 	client := *f.Client
-	client.CheckRedirect = checkRedirect
+	if f.Lookup == nil {
+		f.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	client.CheckRedirect = redirects{f.Lookup}.check
 	f.Client = &client
 	if f.Log == nil {
 		f.Log = slog.New(slog.DiscardHandler)
@@ -69,7 +84,7 @@ func (f Fetcher) withDefaults() *Fetcher {
 	if f.Now == nil {
 		f.Now = time.Now
 	}
-	for of, value := range map[*time.Duration]time.Duration{&f.Pause: time.Second, &f.Stall: time.Minute, &f.Limit: 4 * time.Hour} {
+	for of, value := range map[*time.Duration]time.Duration{&f.Pause: time.Second, &f.Stall: time.Minute, &f.Limit: 4 * time.Hour, &f.MetadataLimit: MetadataLimit} {
 		if *of == 0 {
 			*of = value
 		}
@@ -140,7 +155,7 @@ func (f *Fetcher) fromSources(ctx context.Context, req Request, res *Result) err
 	var known *trust.Index
 	var reason error
 	for _, address := range req.Sources {
-		res.Source = shown(address)
+		res.Source = fault.Address(address)
 		from, err := f.origin(address)
 		if err == nil {
 			err = f.fromSource(ctx, from, req, res, &known)
@@ -184,10 +199,11 @@ func moreTelling(one, other error) error {
 
 // fromSource fulfils the request from one source, in bounded time.
 func (f *Fetcher) fromSource(ctx context.Context, from origin, req Request, res *Result, known **trust.Index) error {
-	slow := fault.New(fault.Unavailable, "too_slow", "the source took longer than %v", f.Limit).Try("name a faster source, or allow more bytes a second")
-	ctx, cancel := context.WithTimeoutCause(ctx, f.Limit, slow)
+	ctx, cancel := within(ctx, f.Limit)
 	defer cancel()
-	index, err := f.mirror(ctx, from)
+	soon, enough := within(ctx, f.MetadataLimit)
+	index, err := f.mirror(soon, from)
+	enough()
 	if err != nil && (*known == nil || fault.KindOf(err) == fault.Unavailable || isLocal(err)) {
 		return err
 	}
@@ -205,6 +221,12 @@ func (f *Fetcher) fromSource(ctx context.Context, from origin, req Request, res 
 		}
 	}
 	return missing(req.Target)
+}
+
+// within is ctx for something that a source may take so long for.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	slow := fault.New(fault.Unavailable, "too_slow", "the source took longer than %v", limit).Try("name a faster source, or allow more bytes a second")
+	return context.WithTimeoutCause(ctx, limit, slow)
 }
 
 func missing(target string) error {

@@ -65,22 +65,8 @@ func (f *Fetcher) origin(address string) (origin, error) {
 }
 
 func badSource(address, what string) error {
-	return fault.New(fault.BadInput, "bad_source", "the source %q %s", fault.Short(shown(address)), what).On("sources").
+	return fault.New(fault.BadInput, "bad_source", "the source %q %s", fault.Short(fault.Address(address)), what).On("sources").
 		Try("name an address such as https://example.org/releases, or a directory by its full path")
-}
-
-// shown is an address without the password in it.
-func shown(address string) string {
-	if !strings.Contains(address, "://") {
-		return address
-	}
-	if u, err := url.Parse(address); err == nil {
-		return u.Redacted()
-	}
-	if _, rest, secret := strings.Cut(address, "@"); secret {
-		return "…@" + rest
-	}
-	return address
 }
 
 // directory is a source that is mounted here.

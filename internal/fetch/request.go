@@ -109,7 +109,7 @@ func failure(err error) *Failure {
 }
 
 func (f *Fetcher) keepResult(r Result) error {
-	r.At = f.Now().UTC().Truncate(time.Second)
+	r.At = f.Now().UTC() // to the nanosecond: who waits for a new result knows it by its being another
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err

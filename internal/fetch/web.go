@@ -20,8 +20,6 @@ import (
 	"whisper-appliance/internal/trust"
 )
 
-const maxRedirects = 5
-
 // NewClient is the client of a Fetcher that is given none: proxies from the
 // environment, a bound on each step before the body; the body is bounded by
 // Fetcher.Stall and Fetcher.Limit.
@@ -36,22 +34,6 @@ func NewClient() *http.Client {
 		DisableCompression:     true, // a range of what is packed is of no use
 		ForceAttemptHTTP2:      true,
 	}}
-}
-
-// checkRedirect ends long chains, and keeps what began under TLS under TLS.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > maxRedirects {
-		return badRedirect("redirects more than %d times", maxRedirects)
-	}
-	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return badRedirect("redirects from https to %s", req.URL.Scheme)
-	}
-	return nil
-}
-
-func badRedirect(format string, args ...any) error {
-	return fault.New(fault.Unavailable, "bad_redirect", "the source "+format, args...).
-		Try("name the address that it leads to in the end, or another source")
 }
 
 // web is a source at an address.
@@ -162,7 +144,7 @@ func (w *web) get(ctx context.Context, dir, name string, header http.Header) (*h
 	u.RawPath = strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, badSource(u.Redacted(), "is no address")
+		return nil, badSource(u.String(), "is no address")
 	}
 	if header != nil {
 		req.Header = header
@@ -170,6 +152,10 @@ func (w *web) get(ctx context.Context, dir, name string, header http.Header) (*h
 	req.Header.Set("User-Agent", w.agent)
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := w.client.Do(req)
+	var of *url.Error // it names the address, and whoever is let in by it
+	if errors.As(err, &of) {
+		err = fmt.Errorf("%s: %w", fault.Address(of.URL), of.Err)
+	}
 	if err != nil {
 		return nil, unreachable(ctx, err)
 	}

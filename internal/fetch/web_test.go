@@ -290,7 +290,7 @@ func TestMetadataThatDoNotCome(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			f := fetcher(t, r)
-			f.Stall, f.Limit = 50*time.Millisecond, time.Second
+			f.Stall, f.MetadataLimit = 50*time.Millisecond, time.Second
 			_, err := f.Run(t.Context(), Request{Sources: []string{server.URL}})
 			wantCode(t, f, err, test.code)
 			if got := names(t, f.metadata()); len(got) > 0 {
@@ -440,19 +440,6 @@ func TestPartsThatAreWrong(t *testing.T) {
 					t.Errorf("%d bytes were of use, want %d", res.Resumed, test.resumed)
 				}
 			})
-		}
-	}
-}
-
-func TestShown(t *testing.T) {
-	for address, want := range map[string]string{
-		"https://user:secret@example.org/x":  "https://user:xxxxx@example.org/x",
-		"https://user:se cret@example.org/x": "…@example.org/x",
-		"https://example.org/x":              "https://example.org/x",
-		"/srv/my releases@home":              "/srv/my releases@home",
-	} {
-		if got := shown(address); got != want {
-			t.Errorf("%s is shown as %s", address, got)
 		}
 	}
 }

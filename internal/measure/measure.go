@@ -206,10 +206,16 @@ func failing(components []component.State) []trial.Failing {
 			continue
 		}
 		list = append(list, trial.Failing{
-			Name: st.Name, Code: st.Code, Says: st.Error, Blame: blame(st.Code), Advisory: slices.Contains([]string{"systemd", "network", "gpu"}, st.Name),
+			Name: st.Name, Code: st.Code, Says: st.Error, Blame: blame(st.Code), Advisory: Advisory(st.Name),
 		})
 	}
 	return list
+}
+
+// Advisory tells whether a component speaks of the machine alone, and of no
+// release that runs there: what it says is shown, and judges nothing.
+func Advisory(component string) bool {
+	return slices.Contains([]string{"systemd", "updater", "network", "gpu"}, component)
 }
 
 // blame is whom a component's failure is blamed on, by its code; "" where the
@@ -279,6 +285,10 @@ func judged(report smoke.Report, failing []trial.Failing, idle bool) *trial.Smok
 				continue // what failed is advisory, or well again
 			}
 			by = of.Blame
+		case "check-updates":
+			if slices.ContainsFunc(failing, func(f trial.Failing) bool { return f.Name == "updater" && f.Advisory }) {
+				continue // the updater, or the bus, is away
+			}
 		case "https":
 			by = known(failing).Blame // as the certificate's component has it
 		case "transcription", "engine":

@@ -390,3 +390,15 @@ func TestUnload(t *testing.T) {
 		t.Error("nobody has unloaded it")
 	}
 }
+
+// TestUpdaterAway: that the updater cannot be reached is no failure of a release.
+func TestUpdaterAway(t *testing.T) {
+	report := smoke.Report{Results: []smoke.Result{{Name: "check-updates", Verdict: smoke.Failed, Says: "updater: it does not answer"}}}
+	away := failing([]component.State{{Name: "updater", Status: component.Failed}})
+	if got := judged(report, away, true); !got.OK {
+		t.Errorf("%+v", got)
+	}
+	if got := judged(report, nil, true); got.OK || got.Blame != "" {
+		t.Errorf("a door that is broken: %+v", got)
+	}
+}

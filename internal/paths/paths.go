@@ -138,6 +138,10 @@ func (p Paths) EngineProgram() []string {
 	}
 }
 
+// Order is the file in which the updater tells the fetcher what to bring. Its
+// directory is the group's of the fetcher, and nobody else's.
+func (p Paths) Order() string { return filepath.Join(p.UpdaterRun, "order", "request.json") }
+
 // PreflightSocket is the door of a candidate that is tried in the dark.
 func (p Paths) PreflightSocket(slot string) string {
 	return filepath.Join(p.Run, "preflight-"+slot+".sock")

@@ -91,7 +91,7 @@ func (c Custom) rules() []rule {
 		{"files", c.Files < 1 || c.Files > maxFiles, fmt.Sprintf("%d; want 1 to %d", c.Files, maxFiles)},
 		{"rollout", c.Rollout < 0 || c.Rollout > 100, fmt.Sprintf("%d; want 0 to 100 percent", c.Rollout)},
 		{"notes", len(c.Notes) > maxNotes, fmt.Sprintf("%d bytes; want at most %d", len(c.Notes), maxNotes)},
-		{"notes", !plainText(c.Notes, true), "want text without control characters"},
+		{"notes", !plainText(c.Notes, true), "want text without characters that control or steer how it is shown"},
 		{"published", c.Published.Year() < 1970 || c.Published.Year() > 9999 || c.Published.Nanosecond() != 0, "want a time in whole seconds"},
 		{"index", c.Index < 1, fmt.Sprintf("%d; want 1 or more", c.Index)},
 	}
@@ -108,7 +108,7 @@ func plainText(s string, lines bool) bool {
 		return false
 	}
 	for _, r := range s {
-		if unicode.IsControl(r) && !(lines && (r == '\n' || r == '\t')) {
+		if !unicode.IsPrint(r) && !(lines && (r == '\n' || r == '\t')) {
 			return false
 		}
 	}

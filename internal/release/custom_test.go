@@ -59,6 +59,9 @@ func TestCheckRefuses(t *testing.T) {
 		{"notes", func(c *Custom) { c.Notes = strings.Repeat("n", 4097) }},
 		{"notes", func(c *Custom) { c.Notes = "\x1b[2J" }},
 		{"notes", func(c *Custom) { c.Notes = "\xff" }},
+		{"notes", func(c *Custom) { c.Notes = "\u202enew" }},
+		{"notes", func(c *Custom) { c.Notes = "\u009b2J" }},
+		{"notes", func(c *Custom) { c.Notes = "one\rtwo" }},
 		{"published", func(c *Custom) { c.Published = time.Time{} }},
 		{"index", func(c *Custom) { c.Index = 0 }},
 	} {

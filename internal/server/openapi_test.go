@@ -20,7 +20,7 @@ func doorList() map[string][]string {
 
 		"/api/v1/updates": {"GET"}, "/api/v1/updates/events": {"GET"}, "/api/v1/updates/history": {"GET"}, "/api/v1/deployments": {"GET"},
 		"/api/v1/updates/check": {"POST"}, "/api/v1/updates/download": {"POST"}, "/api/v1/updates/apply": {"POST"}, "/api/v1/updates/rollback": {"POST"},
-		"/api/v1/updates/cancel": {"POST"}, "/api/v1/updates/restart": {"POST"}, "/api/v1/updates/policy": {"PUT"},
+		"/api/v1/updates/cancel": {"POST"}, "/api/v1/updates/restart": {"POST"}, "/api/v1/updates/last-restart": {"GET"}, "/api/v1/updates/policy": {"PUT"},
 		"/api/enterprise/check-updates": {"GET"}, "/api/enterprise/start-update": {"POST"}, "/api/enterprise/update-status": {"GET"},
 		"/api/update/check": {"GET"}, "/api/update/install": {"POST"}, "/api/update/status": {"GET"}, "/api/update/history": {"GET"},
 		"/api/update/backups": {"GET"}, "/api/update/rollback": {"POST"}, "/api/update/restart": {"POST"},

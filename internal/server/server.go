@@ -96,7 +96,8 @@ type Server struct {
 	metering sync.Once
 	meters   *meters
 	mistakes mistakes
-	checking sync.Mutex // held while somebody has the sources asked
+	asking   asking
+	watching watching
 	seen     samples
 	inside   atomic.Pointer[http.Handler] // of the last Handler, without the measuring
 	jobs     atomic.Int64

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -29,15 +30,21 @@ type UpdateRecord interface {
 	Status() (deployment.Status, error)
 	// Records are the newest deployments, newest first, most of them at most; 0 = all.
 	Records(most int) ([]deployment.Record, error)
-	// Releases are those that lie in the slots a, b and golden, whole or not.
+	// Releases are those that lie in the slots a, b and golden. One that is damaged
+	// has no version.
 	Releases() ([]KeptRelease, error)
+	// LastRestart is how the last restart ended that was asked for. It fails with
+	// the code no_restart where there was none since the machine started.
+	LastRestart() (deployment.Restart, error)
 }
 
 // UpdateOrders ask the updater. Its faults come as they are; where it cannot be
 // asked the kind is Unavailable. Apply and Rollback return the transaction once
-// that has begun. All but Check answer at once or, like Restart, go on where the
-// context ends first.
+// that has begun, "" for what waits behind a trial. All but Check answer at once
+// or, like Restart, go on where the context ends first.
 type UpdateOrders interface {
+	// Now is the status by the updater's own word, which starts it where it does not run.
+	Now(ctx context.Context) (deployment.Status, error)
 	Check(ctx context.Context) (version string, err error)
 	Download(ctx context.Context, version string) error
 	Apply(ctx context.Context, version string) (transaction string, err error)
@@ -50,20 +57,17 @@ type UpdateOrders interface {
 // KeptRelease is a release on disk.
 type KeptRelease struct {
 	Slot    string // "a", "b" or "golden"
-	Version string
+	Version string // "" where it is damaged
 	Path    string
 	Placed  time.Time
 	Bytes   int64
 }
 
-// How long the updater may take to say that it has begun, to ask the sources,
-// and to refuse a restart; and the age at which a look at the sources is worth
-// another one for somebody who may only read.
+// How long the updater may take to start and to say that it has begun, and to
+// ask the sources.
 const (
-	orderLimit  = 30 * time.Second
-	checkLimit  = 2 * time.Minute
-	refuseLimit = time.Second
-	checkEvery  = time.Minute
+	orderLimit = 30 * time.Second
+	checkLimit = 2 * time.Minute
 )
 
 // updater is who is asked. Without one there is a reason.
@@ -106,8 +110,9 @@ func outageOf(err error) error {
 }
 
 // ordered is what the updater has answered, as a client of ours is to take it.
-// That the bus refuses us is no refusal of the client, and that a release is
-// not for this machine says nothing of the request's media type.
+// That the bus refuses us is no refusal of the client, that a version is not on
+// offer none of his key, and that a release is not for this machine says nothing
+// of the request's media type.
 func ordered(err error) error {
 	var f *fault.Error
 	if !errors.As(err, &f) {
@@ -117,7 +122,7 @@ func ordered(err error) error {
 	switch {
 	case f.Code == "updater_denied", kind == fault.Unauthorized:
 		kind = fault.Unavailable
-	case kind == fault.Unsupported, kind == fault.Canceled:
+	case f.Code == "not_offered", kind == fault.Unsupported, kind == fault.Canceled:
 		kind = fault.Conflict
 	}
 	worded := fault.New(kind, f.Code, "%s", f.Message).On(f.Field).Because(err)
@@ -153,7 +158,7 @@ func (w *wantedVersion) version() string {
 	if w.Body == nil {
 		return ""
 	}
-	return w.Body.Version
+	return strings.TrimPrefix(w.Body.Version, "v")
 }
 
 // updates registers what there is to read and to do about updates.
@@ -172,6 +177,7 @@ func (d doors) updates() {
 	typed(d, auth.Admin, op(post, "/updates/rollback", "rollBack", "Go back to the release before", http.StatusAccepted), d.s.rollBack)
 	typed(d, auth.Admin, op(post, "/updates/cancel", "cancelUpdate", "End an update that has not taken over yet", http.StatusAccepted), d.s.cancelUpdate)
 	typed(d, auth.Admin, op(post, "/updates/restart", "restartServer", "Restart the server; the updater verifies the new process", http.StatusAccepted), d.s.restartServer)
+	typed(d, auth.Transcribe, op(get, "/updates/last-restart", "lastRestart", "How the last restart ended that was asked for", http.StatusOK), d.s.lastRestart)
 	typed(d, auth.Admin, op(http.MethodPut, "/updates/policy", "setUpdatePolicy", "Change what the updater does by itself", http.StatusNoContent), d.s.setUpdatePolicy)
 }
 
@@ -254,7 +260,24 @@ func (s *Server) applyUpdate(ctx context.Context, in *wantedVersion) (*body[Upda
 	if err != nil {
 		return nil, err
 	}
-	return answerWith(UpdateBegun{id, "installing " + cmp.Or(in.version(), "what is on offer")}), nil
+	return answerWith(UpdateBegun{id, begunWords(id, in.version())}), nil
+}
+
+// begunWords tell of an installation that has begun: of a version, "" for what is
+// on offer, as a transaction, "" where a trial comes before it.
+func begunWords(transaction, version string) string {
+	if transaction == "" {
+		return cmp.Or(prefixed("version ", version), "what is on offer") + " is fetched, and waits for the end of the trial"
+	}
+	return "the update" + prefixed(" to ", version) + " has begun as " + transaction
+}
+
+// prefixed is s after prefix, "" where s is.
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
 }
 
 func (s *Server) rollBack(ctx context.Context, _ *struct{}) (*body[UpdateBegun], error) {
@@ -270,28 +293,6 @@ func (s *Server) cancelUpdate(ctx context.Context, _ *struct{}) (*body[UpdateBeg
 		return nil, err
 	}
 	return answerWith(UpdateBegun{Message: "the update is being cancelled"}), nil
-}
-
-func (s *Server) restartServer(ctx context.Context, _ *struct{}) (*body[UpdateBegun], error) {
-	if err := s.restart(ctx); err != nil {
-		return nil, err
-	}
-	return answerWith(UpdateBegun{Message: restarting}), nil
-}
-
-const restarting = "the updater restarts the server and verifies that the new process is the release that should run; /health tells its uptime"
-
-// restart has the updater restart this server. Its answer comes when the new
-// one is attested, for which this one has to be gone, with this request: so it
-// is waited for only as long as a refusal takes.
-func (s *Server) restart(ctx context.Context) error {
-	return s.ask(ctx, refuseLimit, func(waiting context.Context, u Updates) error {
-		_, err := u.Restart(waiting)
-		if waiting.Err() != nil && ctx.Err() == nil {
-			return nil
-		}
-		return err
-	})
 }
 
 type policyInput struct{ Body deployment.PolicyChange }

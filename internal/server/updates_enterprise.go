@@ -65,23 +65,29 @@ type EnterpriseStart struct {
 	Features       []string `json:"features" doc:"Those that work."`
 }
 
-// applied begins the installation of what is on offer. The status is from before.
-func (s *Server) applied(ctx context.Context) (st deployment.Status, transaction string, err error) {
-	if st, err = s.updateStatus(); err != nil {
+// applied begins the installation of what is on offer, and says so. The status is
+// from before; the version that it tells of is the one that was ordered. What
+// would not be installed here is the updater's to refuse.
+func (s *Server) applied(ctx context.Context) (st deployment.Status, says string, err error) {
+	if st, err = s.statusNow(ctx); err != nil {
 		return st, "", err
 	}
-	transaction, err = s.begin(ctx, func(ctx context.Context, u Updates) (string, error) { return u.Apply(ctx, "") })
-	return st, transaction, err
+	version := ""
+	if installable(st.Available) {
+		version = st.Available.Version
+	}
+	transaction, err := s.begin(ctx, func(ctx context.Context, u Updates) (string, error) { return u.Apply(ctx, version) })
+	return st, begunWords(transaction, version), err
 }
 
 func (s *Server) enterpriseStart(ctx context.Context, _ *struct{}) (*body[EnterpriseStart], error) {
-	st, id, err := s.applied(ctx)
+	st, says, err := s.applied(ctx)
 	if err != nil {
 		return nil, err
 	}
 	place, container := s.place()
 	return answerWith(EnterpriseStart{
-		Status: "success", Message: "the update has begun as " + id + "; update-status tells how it goes on", DeploymentType: place, ContainerType: container,
+		Status: "success", Message: says + "; update-status tells how it goes on", DeploymentType: place, ContainerType: container,
 		UpdateMethod: s.updateMethod(), CurrentVersion: st.Current.Version, LatestVersion: latest(st), BackupCreated: st.Current.Slot != "", Features: s.trueFeatures(),
 	}), nil
 }
@@ -103,6 +109,7 @@ type EnterpriseStatus struct {
 	BackupCreated    bool     `json:"backup_created" doc:"There is a release to go back to."`
 	AvailableBackups int      `json:"available_backups"`
 	Error            *string  `json:"error" doc:"What failed last, or what somebody has to look at; null where nothing did."`
+	RolledBack       bool     `json:"rollback_performed" doc:"The last deployment was taken back, and what served before it serves again."`
 	UpdateLog        []string `json:"update_log" doc:"The ten newest deployments, a line each."`
 	Features         []string `json:"enterprise_features" doc:"Those that work."`
 }
@@ -126,6 +133,9 @@ func (s *Server) enterpriseStatus(context.Context, *struct{}) (*body[EnterpriseS
 		DeploymentType: place, ContainerType: container, CurrentVersion: st.Current.Version, LatestVersion: latest(st),
 		UpdatesAvailable: installable(st.Available), LastCheck: stampOrNull(st.Checked), BackupCreated: len(backups) > 0, AvailableBackups: len(backups),
 		Error: orNull(lastError(st, records)), UpdateLog: []string{}, Features: s.trueFeatures(),
+	}
+	if len(records) > 0 {
+		answer.RolledBack = records[0].Outcome == deployment.RolledBack
 	}
 	if underWay(st) {
 		answer.UpdateState, answer.Progress = "updating", percent(st)
@@ -162,11 +172,14 @@ func percent(st deployment.Status) int {
 	return int(100 * (float64(i) + min(max(within, 0), 1)) / float64(len(phases)))
 }
 
-// lastError is what somebody should know of, the most urgent alone.
+// lastError is what somebody should know of, the most urgent alone. While an
+// update is under way an earlier one's failure is history.
 func lastError(st deployment.Status, newestFirst []deployment.Record) string {
 	switch {
 	case st.Alarm != nil:
 		return st.Alarm.Message
+	case underWay(st):
+		return ""
 	case len(newestFirst) > 0 && failedOf(newestFirst[0]) != "":
 		return failedOf(newestFirst[0])
 	case st.CheckError != nil:
@@ -181,5 +194,12 @@ func failedOf(r deployment.Record) string {
 	if wanted || slices.Contains([]string{deployment.Committed, deployment.Kept, deployment.Canceled}, r.Outcome) {
 		return ""
 	}
-	return fmt.Sprintf("%s: %s", deployed(r), cmp.Or(r.Says, "no reason was recorded"))
+	what, became := cmp.Or(prefixed("version ", r.To.Version), "the update"), "failed, and nobody can say what serves"
+	switch r.Outcome {
+	case deployment.RolledBack:
+		became = "was rolled back, and " + cmp.Or(prefixed("version ", r.From.Version), "what was there before") + " serves again"
+	case deployment.Aborted:
+		became = "was not installed"
+	}
+	return fmt.Sprintf("%s %s: %s", what, became, cmp.Or(r.Says, r.Reason, "no reason was recorded"))
 }

@@ -6,11 +6,13 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/fault"
 )
 
 // Times of the event stream: between two looks at the status, which is a file;
@@ -22,10 +24,76 @@ const (
 	comeBack    = time.Second
 )
 
+// mostWatchers is how many streams there may be at once.
+const mostWatchers = 64
+
+// watching is the streams, and the look at the status that they share: as many
+// as there are, the file is read once in statusEvery, and not at all without them.
+type watching struct {
+	mu      sync.Mutex
+	streams int
+	at      time.Time // of the look
+	event   statusEvent
+}
+
+// statusEvent is a status as it is sent. Its id names what the status says,
+// whoever sends it: two servers have the same for the same. "" is none.
+type statusEvent struct {
+	id   string
+	data []byte // JSON
+}
+
+// eventOf words st.
+func eventOf(st deployment.Status) statusEvent {
+	data, err := json.Marshal(UpdateStatus(st))
+	if err != nil { // only our own types come here
+		return statusEvent{}
+	}
+	st.Updated = time.Time{} // written anew is not changed
+	quiet, err := json.Marshal(st)
+	if err != nil {
+		return statusEvent{}
+	}
+	return statusEvent{digest(quiet), data}
+}
+
+// enter counts a stream in, where there is room.
+func (w *watching) enter() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.streams >= mostWatchers {
+		return fault.New(fault.Unavailable, "too_many_streams", "%d clients follow the updates, and no more can", mostWatchers).
+			Try("close one of them, such as a page that is open elsewhere; GET /api/v1/updates gives the same when asked")
+	}
+	w.streams++
+	return nil
+}
+
+func (w *watching) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.streams--
+}
+
+// look is the status not longer ago than the streams look, as read gives it; none
+// where it cannot be read.
+func (w *watching) look(read func() (deployment.Status, error)) statusEvent {
+	const early = statusEvery / 10 // tickers are no more exact
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); now.Sub(w.at) >= statusEvery-early {
+		w.at, w.event = now, statusEvent{}
+		if st, err := read(); err == nil {
+			w.event = eventOf(st)
+		}
+	}
+	return w.event
+}
+
 // eventsOp documents the stream.
 func eventsOp(op huma.Operation) huma.Operation {
 	op.Description = "Each event is named status and holds what GET /api/v1/updates gives. The first comes at once, unless Last-Event-ID names it. " +
-		"A comment comes every 15 seconds. The stream ends when the server stops: come back, and it goes on."
+		"A comment comes every 15 seconds. The stream ends when the server stops: come back, and it goes on. There may be 64 of them at once."
 	op.Responses = map[string]*huma.Response{"200": {Description: "Events, until either side ends.", Content: map[string]*huma.MediaType{"text/event-stream": {}}}}
 	return op
 }
@@ -38,13 +106,17 @@ func (s *Server) updateEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.watching.enter(); err != nil {
+		return err
+	}
+	defer s.watching.leave()
 	out := beginSSE(w)
 	io.WriteString(w, "retry: "+strconv.FormatInt(comeBack.Milliseconds(), 10)+"\n\n") //nolint:errcheck // a client that has left ends the request's context
 	out.rc.Flush()                                                                     //nolint:errcheck // the same
 	look, alive := time.NewTicker(statusEvery), time.NewTicker(aliveEvery)
 	defer look.Stop()
 	defer alive.Stop()
-	s.tell(r.Context(), out, out.status(st, r.Header.Get("Last-Event-ID")), look.C, alive.C)
+	s.tell(r.Context(), out, out.status(eventOf(st), r.Header.Get("Last-Event-ID")), look.C, alive.C)
 	return nil
 }
 
@@ -57,9 +129,7 @@ func (s *Server) tell(ctx context.Context, out *sse, told string, look, alive <-
 		case <-alive:
 			out.keepAlive()
 		case <-look:
-			if st, err := s.updateStatus(); err == nil {
-				told = out.status(st, told)
-			}
+			told = out.status(s.watching.look(s.updateStatus), told)
 		}
 		if s.draining.Load() {
 			return
@@ -67,25 +137,12 @@ func (s *Server) tell(ctx context.Context, out *sse, told string, look, alive <-
 	}
 }
 
-// status sends st unless it is what told names, and gives its name. The name is
-// that of what st says, whoever sends it: two servers have the same for the same.
-func (e *sse) status(st deployment.Status, told string) string {
-	quiet := st
-	quiet.Updated = time.Time{} // written anew is not changed
-	id := fingerprint(quiet)
-	if id == told {
+// status sends an event unless it is what told names, and gives its name.
+func (e *sse) status(event statusEvent, told string) string {
+	if event.id == "" || event.id == told {
 		return told
 	}
-	io.WriteString(e.w, "id: "+id+"\n") //nolint:errcheck // a client that has left ends the request's context
-	e.send("status", UpdateStatus(st))
-	return id
-}
-
-// fingerprint names a status by what it says.
-func fingerprint(st deployment.Status) string {
-	data, err := json.Marshal(st)
-	if err != nil { // only our own types come here
-		return ""
-	}
-	return digest(data)
+	io.WriteString(e.w, "id: "+event.id+"\nevent: status\ndata: "+string(event.data)+"\n\n") //nolint:errcheck // a client that has left ends the request's context
+	e.rc.Flush()                                                                             //nolint:errcheck // the same
+	return event.id
 }

@@ -92,3 +92,83 @@ type pipeWriter struct{ *io.PipeWriter }
 
 func (pipeWriter) Header() http.Header { return http.Header{} }
 func (pipeWriter) WriteHeader(int)     {}
+
+// TestStreamsShareTheirLooks: as many as there are, the status is read once in a
+// while; one that cannot be read is told to nobody, and none from before it.
+func TestStreamsShareTheirLooks(t *testing.T) {
+	t.Parallel()
+	w := &watching{}
+	reads, failing := 0, false
+	read := func() (deployment.Status, error) {
+		reads++
+		if failing {
+			return deployment.Status{}, io.ErrUnexpectedEOF
+		}
+		return deployment.Status{State: deployment.Idle, Updated: time.Now()}, nil
+	}
+	first := w.look(read)
+	for range 100 {
+		if again := w.look(read); again.id != first.id || first.id == "" {
+			t.Fatalf("event %q after %q", again.id, first.id)
+		}
+	}
+	if reads != 1 {
+		t.Errorf("%d looks at once", reads)
+	}
+	later := func() { w.at = time.Now().Add(-statusEvery) }
+	later()
+	if again := w.look(read); reads != 2 || again.id != first.id {
+		t.Errorf("%d looks, and %q where nothing has changed", reads, again.id)
+	}
+	failing = true
+	later()
+	if none := w.look(read); none.id != "" || reads != 3 {
+		t.Errorf("%d looks, event %q of none", reads, none.id)
+	}
+	var said strings.Builder
+	out := &sse{w: unsent{&said}}
+	if told := out.status(statusEvent{}, "x"); told != "x" || said.Len() > 0 {
+		t.Errorf("no event is told as %q: %q", told, &said)
+	}
+}
+
+// unsent is an answer that is not sent.
+type unsent struct{ io.Writer }
+
+func (unsent) Header() http.Header { return http.Header{} }
+func (unsent) WriteHeader(int)     {}
+
+// TestStreamsAreBounded: whoever comes when there are enough is told what to do
+// instead, and there is room again when one leaves.
+func TestStreamsAreBounded(t *testing.T) {
+	t.Parallel()
+	r, _ := updating(t)
+	url := r.start(t).URL
+	for range mostWatchers {
+		if err := r.watching.enter(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, "GET", url+"/api/v1/updates/events", nil).want(t, 503, "too_many_streams", "GET /api/v1/updates")
+	do(t, "GET", url+"/api/v1/updates", nil).want(t, 200)
+	r.watching.leave()
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", url+"/api/v1/updates/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.StatusCode != 200 {
+		t.Errorf("with room: %d", a.StatusCode)
+	}
+	cancel()
+	a.Body.Close()
+	eventually(t, "its end", func() bool {
+		r.watching.mu.Lock()
+		defer r.watching.mu.Unlock()
+		return r.watching.streams == mostWatchers-1
+	})
+}

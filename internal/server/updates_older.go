@@ -86,11 +86,11 @@ type OldInstall struct {
 }
 
 func (s *Server) oldInstall(ctx context.Context, _ *struct{}) (*body[OldInstall], error) {
-	_, id, err := s.applied(ctx)
+	_, says, err := s.applied(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return answerWith(OldInstall{Success: true, Message: "the update has begun as " + id, BackupPath: s.Environment.AppRoot}), nil
+	return answerWith(OldInstall{Success: true, Message: says, BackupPath: s.Environment.AppRoot}), nil
 }
 
 // OldStatus has the original's keys.
@@ -210,7 +210,7 @@ func (s *Server) wayBack(name string) error {
 	}
 	if name == golden {
 		return fault.New(fault.Conflict, "not_by_name", "the updater goes back to the other slot; the package's own release is chosen by root").On("backup_name").
-			Try("`sudo whisper-appliance update switch golden`")
+			Try("`sudo whisper-appliance slot deploy`")
 	}
 	return nil
 }
@@ -234,11 +234,11 @@ type SimpleUpdate struct {
 }
 
 func (s *Server) simpleUpdate(ctx context.Context, _ *struct{}) (*body[SimpleUpdate], error) {
-	st, id, err := s.applied(ctx)
+	st, says, err := s.applied(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return answerWith(SimpleUpdate{Status: "success", Message: "the update has begun as " + id, PreviousVersion: st.Current.Version, NewVersion: latest(st),
+	return answerWith(SimpleUpdate{Status: "success", Message: says, PreviousVersion: st.Current.Version, NewVersion: latest(st),
 		BackupLocation: s.Environment.AppRoot, UpdateMethod: s.updateMethod()}), nil
 }
 

@@ -109,7 +109,7 @@ type Backup struct {
 
 const golden = "golden"
 
-// backups are the other slot and the package's own release.
+// backups are the other slot and the package's own release, where they are whole.
 func (s *Server) backups() ([]Backup, error) {
 	u, err := s.updater()
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *Server) backups() ([]Backup, error) {
 	}
 	list := []Backup{}
 	for _, r := range releases {
-		if r.Slot != serving {
+		if r.Slot != serving && r.Version != "" {
 			list = append(list, Backup{Name: r.Slot, Path: r.Path, Date: stamp(r.Placed), Size: r.Bytes})
 		}
 	}
@@ -142,30 +142,6 @@ func stamp(t time.Time) string {
 
 // stampOrNull is stamp for keys that were null in the original.
 func stampOrNull(t time.Time) *string { return orNull(stamp(t)) }
-
-// checkedLately is the status after a look at the sources that is not too old:
-// reading may cause another look now and then, not at will. That one cannot be
-// had is an outage.
-func (s *Server) checkedLately(ctx context.Context) (deployment.Status, error) {
-	st, err := s.updateStatus()
-	age := time.Since(st.Checked)
-	if err != nil || age >= 0 && age < checkEvery && st.CheckError == nil || !s.checking.TryLock() {
-		return st, err
-	}
-	defer s.checking.Unlock()
-	version, err := s.checkNow(ctx)
-	if fault.KindOf(err) == fault.Busy { // it is at work, and says so
-		return st, nil
-	}
-	if err != nil {
-		return st, outageOf(err)
-	}
-	if st, err = s.updateStatus(); err != nil {
-		return st, err
-	}
-	st.Available = offered(st, version)
-	return st, nil
-}
 
 // latest is the newest version that is known of.
 func latest(st deployment.Status) string {

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-	"unicode"
 
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
@@ -19,11 +17,12 @@ import (
 )
 
 const (
-	requestFile = "request.json"
-	resultFile  = "result.json"
-	mostResult  = 1 << 20 // bytes
-	mostWords   = 500     // bytes of what the fetcher says
+	resultFile = "result.json"
+	mostResult = 1 << 20 // bytes
+	mostWords  = 500     // bytes of what the fetcher says
 
+	// metadataSlack is what the fetcher may take beside its sources' time.
+	metadataSlack = 30 * time.Second
 	// fetchLimit is longer than the fetcher's unit may take.
 	fetchLimit = 6*time.Hour + 5*time.Minute
 	// stopLimit is longer than the unit may take to stop.
@@ -46,9 +45,9 @@ func (m *Machine) fetch(ctx context.Context, o update.Order, progress func(done 
 	follow, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(done)
-		m.follow(follow, o.Target, progress)
+		m.follow(follow, o, progress)
 	}()
-	limited, cancel := context.WithTimeout(ctx, fetchLimit)
+	limited, cancel := context.WithTimeout(ctx, limitOf(o))
 	defer cancel()
 	started := m.bus.Start(limited, systemd.Fetch)
 	stop()
@@ -62,27 +61,53 @@ func (m *Machine) fetch(ctx context.Context, o update.Order, progress func(done 
 	return fetched(o.Target, before, m.result(), started)
 }
 
+// limitOf is for how long an order is waited for, with the updater's lock held:
+// that the fetcher keeps to its own limits is not relied on.
+func limitOf(o update.Order) time.Duration {
+	if o.Target == "" {
+		return time.Duration(len(o.Sources))*fetch.MetadataLimit + metadataSlack
+	}
+	return fetchLimit
+}
+
 func (m *Machine) stopFetcher(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
 	return m.bus.Stop(ctx, systemd.Fetch)
 }
 
-// order writes what the fetcher is to do.
+// order writes what the fetcher is to do. A source may have a password in it:
+// the directory gives the file to the fetcher's group, by its set-group-ID bit,
+// and what it has not done is no secret's place.
 func (m *Machine) order(o update.Order) error {
 	data, err := json.Marshal(fetch.Request{Sources: o.Sources, Target: o.Target, Most: o.Rate})
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(m.Paths.UpdaterRun, 0o755); err != nil {
+	path := m.Paths.Order()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(m.Paths.UpdaterRun, requestFile), data, 0o644)
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	mode := os.FileMode(0o640)
+	if info.Mode()&os.ModeSetgid == 0 {
+		mode = 0o644
+		for _, source := range o.Sources {
+			if fault.Address(source) != source {
+				return fault.New(fault.Conflict, "open_order", "the source %s has a password in it, and everybody could read the order in %s", fault.Short(fault.Address(source)), filepath.Dir(path)).
+					On("update.sources").Try("`systemd-tmpfiles --create whisper-appliance.conf` makes the directory the fetcher's alone")
+			}
+		}
+	}
+	return durable.WriteFile(path, data, mode)
 }
 
 // result is what the fetcher has written last, nil where nothing can be read.
 func (m *Machine) result() []byte {
-	data, err := durable.ReadRegular(filepath.Join(m.Paths.Fetched, resultFile), mostResult)
+	data, err := durable.ReadForeign(filepath.Join(m.Paths.Fetched, resultFile), mostResult)
 	if err != nil {
 		return nil
 	}
@@ -118,7 +143,7 @@ func said(f fetch.Failure) error {
 	if !known {
 		kind, f.Code = fault.Unavailable, "fetcher_failed"
 	}
-	return fault.New(kind, f.Code, "%s", plain(f.Message)).Try("%s", plain(f.Hint))
+	return fault.New(kind, f.Code, "%s", fault.Plain(f.Message, mostWords)).Try("%s", fault.Plain(f.Hint, mostWords))
 }
 
 // kinds are those of a fetch's codes. See fetch.Fetcher.Run.
@@ -134,23 +159,9 @@ func kinds() map[string]fault.Kind {
 	}
 }
 
-// plain is a stranger's words in a line that a terminal takes no orders from.
-func plain(words string) string {
-	words = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(words, " "))
-	if len(words) > mostWords {
-		words = strings.ToValidUTF8(words[:mostWords], "") + "…"
-	}
-	return words
-}
-
-// follow tells how much of a target is there, until ctx ends.
-func (m *Machine) follow(ctx context.Context, target string, progress func(done int64)) {
-	if target == "" || progress == nil {
+// follow tells how much of the target is there, until ctx ends.
+func (m *Machine) follow(ctx context.Context, o update.Order, progress func(done int64)) {
+	if o.File == "" || progress == nil {
 		return
 	}
 	tick := time.NewTicker(followEvery)
@@ -161,7 +172,7 @@ func (m *Machine) follow(ctx context.Context, target string, progress func(done 
 			return
 		case <-tick.C:
 		}
-		if there := m.there(target); there > 0 {
+		if there := m.there(o.File); there > 0 {
 			progress(there)
 		}
 	}
@@ -169,18 +180,13 @@ func (m *Machine) follow(ctx context.Context, target string, progress func(done 
 
 const followEvery = 500 * time.Millisecond
 
-// there is how much of a target the fetcher has: the whole, or a part that
-// grows. What it notes beside a part is neither.
-func (m *Machine) there(target string) (most int64) {
-	entries, err := os.ReadDir(filepath.Join(m.Paths.Fetched, "repository", "targets"))
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(strings.TrimSuffix(e.Name(), ".part"), "."+target) {
-			continue
-		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+// there is how much of a file the fetcher has: the whole, or the part that
+// grows. Its directory is not listed: there may be anything in it, and any
+// number.
+func (m *Machine) there(file string) (most int64) {
+	for _, name := range []string{file, file + ".part"} {
+		info, err := os.Lstat(filepath.Join(m.Paths.Fetched, "repository", "targets", name))
+		if err == nil && info.Mode().IsRegular() {
 			most = max(most, info.Size())
 		}
 	}

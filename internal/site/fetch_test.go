@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func TestFetch(t *testing.T) {
 		{name: "wrong signature", after: &fetch.Result{Target: target, At: now, Error: bad("bad_signature", "x", "y")}, unit: failed, code: "bad_signature", kind: fault.BadInput},
 		{name: "no line", after: &fetch.Result{Target: target, At: now, Error: bad("source_unreachable", "x", "y")}, unit: failed, code: "source_unreachable", kind: fault.Unavailable},
 		{name: "told to stop", after: &fetch.Result{Target: target, At: now, Error: bad("canceled", "x", "y")}, unit: failed, code: "canceled", kind: fault.Canceled},
-		{name: "a code that decides over releases", after: &fetch.Result{Target: target, At: now, Error: bad("bad_archive", "it\x1b[2J is\nbad"+strings.Repeat("é", 400), "do")}, code: "fetcher_failed", kind: fault.Unavailable, says: "it [2J is bad"},
+		{name: "a code that decides over releases", after: &fetch.Result{Target: target, At: now, Error: bad("bad_archive", "it\x1b[2J is\nbad"+strings.Repeat("é", 400), "do")}, code: "fetcher_failed", kind: fault.Unavailable, says: "it [2J is; bad"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,7 +81,7 @@ func TestFetch(t *testing.T) {
 				t.Errorf("kind %d, %v", fault.KindOf(err), err)
 			}
 			var r fetch.Request
-			data, rerr := os.ReadFile(filepath.Join(m.Paths.UpdaterRun, requestFile))
+			data, rerr := os.ReadFile(m.Paths.Order())
 			if rerr != nil || json.Unmarshal(data, &r) != nil || !slices.Equal(r.Sources, order.Sources) || r.Target != target || r.Most != 7 {
 				t.Errorf("request %s, %v", data, rerr)
 			}
@@ -112,7 +113,11 @@ func TestKnownCodes(t *testing.T) {
 // TestResultOfAStranger: the fetcher's directory is not ours.
 func TestResultOfAStranger(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
-		"link":      func(path string) error { return os.Symlink(os.DevNull, path) },
+		"link": func(path string) error { return os.Symlink(os.DevNull, path) },
+		"link to a result": func(path string) error {
+			return errors.Join(os.WriteFile(path+".other", []byte(`{"target":"`+target+`"}`), 0o600), os.Symlink(path+".other", path))
+		},
+		"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o644) },
 		"directory": func(path string) error { return os.Mkdir(path, 0o755) },
 		"too long":  func(path string) error { return os.WriteFile(path, []byte(strings.Repeat(" ", mostResult+1)), 0o644) },
 		"no JSON":   func(path string) error { return os.WriteFile(path, []byte("{"), 0o644) },
@@ -132,19 +137,21 @@ func TestFetchIsFollowed(t *testing.T) {
 	m := newMachine(t, b)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
-	part := filepath.Join(m.Paths.Fetched, "repository", "targets", strings.Repeat("a", 64)+"."+target+".part")
+	file := strings.Repeat("a", 64) + "." + target
+	part := filepath.Join(m.Paths.Fetched, "repository", "targets", file+".part")
 	b.start = func(ctx context.Context, _ string) error {
 		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) < 6*time.Hour {
 			t.Errorf("a download has until %v", deadline)
 		}
 		put(t, part, "12345")
 		put(t, part+".json", strings.Repeat(" ", 100))
+		put(t, filepath.Join(filepath.Dir(part), strings.Repeat("b", 64)+"."+target), strings.Repeat(" ", 100))
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	var mu sync.Mutex
 	var told []int64
-	err := m.fetch(ctx, update.Order{Target: target}, func(done int64) {
+	err := m.fetch(ctx, update.Order{Target: target, File: file}, func(done int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if told = append(told, done); len(told) == 1 {
@@ -166,12 +173,49 @@ func TestFetchIsFollowed(t *testing.T) {
 	}
 }
 
+// TestOrderTellsNoSecrets: a password goes to the fetcher's group, or nowhere.
+func TestOrderTellsNoSecrets(t *testing.T) {
+	for _, source := range []string{"https://user:secret@a.example/r", "https://token@a.example/r"} {
+		b := &fakeBus{}
+		m := newMachine(t, b)
+		order := update.Order{Sources: []string{source}}
+		err := m.fetch(t.Context(), order, nil)
+		wantCode(t, source, err, "open_order")
+		if err != nil && (strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "token")) {
+			t.Errorf("%v", err)
+		}
+		if _, err := os.Stat(m.Paths.Order()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the order was written: %v", err)
+		}
+		if err := os.Chmod(filepath.Dir(m.Paths.Order()), 0o750|os.ModeSetgid); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, source, m.fetch(t.Context(), order, nil), "fetcher_failed") // it was asked
+		if info, err := os.Stat(m.Paths.Order()); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("the order is %v, %v", info, err)
+		}
+	}
+}
+
+// TestMetadataAreNotWaitedForLong, for the lock is held meanwhile.
+func TestMetadataAreNotWaitedForLong(t *testing.T) {
+	b := &fakeBus{}
+	m := newMachine(t, b)
+	b.start = func(ctx context.Context, _ string) error {
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > 3*time.Minute || time.Until(deadline) < fetch.MetadataLimit {
+			t.Errorf("metadata have until %v", deadline)
+		}
+		return errors.New("it takes its time")
+	}
+	wantCode(t, "metadata", m.fetch(t.Context(), update.Order{Sources: []string{"https://a.example/r"}}, nil), "fetcher_failed")
+}
+
 // TestFetcherThatStays: whoever does not let go of an old order gets no new one.
 func TestFetcherThatStays(t *testing.T) {
 	b := &fakeBus{stop: func(string) error { return fault.New(fault.Unavailable, "job_failed", "it stays").Try("kill it") }}
 	m := newMachine(t, b)
 	wantCode(t, "fetch", m.fetch(t.Context(), update.Order{}, nil), "job_failed")
-	if _, err := os.Stat(filepath.Join(m.Paths.UpdaterRun, requestFile)); err == nil {
+	if _, err := os.Stat(m.Paths.Order()); err == nil {
 		t.Error("it has an order")
 	}
 }

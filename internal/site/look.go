@@ -71,7 +71,12 @@ func (m *Machine) figures(ctx context.Context) (deployment.Figures, error) {
 func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manifest) (trial.Finding, error) {
 	unit, door := systemd.Preflight(name), systemd.PreflightSocket(name)
 	m.dark(ctx, unit, door) // what a killed run has left may be of another release
-	defer m.dark(context.WithoutCancel(ctx), unit, door)
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		m.dark(ctx, unit, door)
+		// That it failed is in the record, and no trouble of this machine's.
+		m.bus.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
+	}()
 	m.bus.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
 	if err := m.bus.Start(ctx, unit); err != nil {
 		return m.notStarted(ctx, unit, err)
@@ -79,7 +84,7 @@ func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manife
 	candidate := measure.Server{Socket: m.Paths.PreflightSocket(name), Proc: paths.MachineAt("").Proc, Unit: m.unit(unit), Version: release.Version}
 	err := m.attest(ctx, unit, name, release)
 	if err == nil {
-		err = m.passes(ctx, candidate, release)
+		err = m.passes(ctx, unit, candidate, release)
 	}
 	switch {
 	case ctx.Err() != nil: // a question that was broken off is not the candidate's failure
@@ -120,7 +125,7 @@ func (m *Machine) notStarted(ctx context.Context, unit string, err error) (trial
 		why = "systemd does not say what became of it"
 	}
 	if why == "" {
-		return trial.Finding{}, failed(unit, err)
+		return trial.Finding{}, failed(unit, ended(u, err))
 	}
 	why = fmt.Sprintf("it could not be tried in the dark: %s: %s", unit, why)
 	m.Log.Warn("no rehearsal", "unit", unit, "error", err)
@@ -161,6 +166,15 @@ func hindered(u systemd.Unit) string {
 	return ""
 }
 
+// ended is err with how the unit's process ended: a job may say only that another
+// one came after it.
+func ended(u systemd.Unit, err error) error {
+	if u.Result == "" || u.Result == "success" {
+		return err
+	}
+	return fmt.Errorf("its server ended (%s, status %d): %w", u.Result, u.Exit, err)
+}
+
 func failed(unit string, err error) error {
 	return fault.New(fault.Unavailable, "rehearsal_failed", "the release does not come up as it should, tried in the dark: it was not switched to").
 		Because(err).Try("`journalctl -u %s -n 50` says why", unit)
@@ -183,15 +197,15 @@ func (m *Machine) attest(ctx context.Context, unit, name string, release slot.Ma
 }
 
 // passes asks the candidate for what the server that serves can do.
-func (m *Machine) passes(ctx context.Context, candidate measure.Server, release slot.Manifest) error {
+func (m *Machine) passes(ctx context.Context, unit string, candidate measure.Server, release slot.Manifest) error {
 	ask := &switchSmoke{serving: m.Paths.APISocket}
 	if err := ask.ask(ctx, candidate.Socket); err != nil {
-		return failed(candidate.Socket, err)
+		return failed(unit, err)
 	}
 	report := smoke.Check{Socket: candidate.Socket, Version: release.Version}.Run(ctx)
 	for _, r := range report.Results {
 		if r.Verdict == smoke.Failed && (r.Name == "answers" || r.Name == "version") {
-			return failed(candidate.Socket, fmt.Errorf("%s: %s", r.Name, r.Says))
+			return failed(unit, fmt.Errorf("%s: %s", r.Name, r.Says))
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func TestRehearsal(t *testing.T) {
 			defer cancel()
 			_, err := m.rehearse(ctx, "b", release)
 			wantCode(t, tt.name, err, "rehearsal_failed")
-			if !strings.HasSuffix(b.notes(), "stop "+unit+", stop "+systemd.PreflightSocket("b")) {
+			if !strings.HasSuffix(b.notes(), "stop "+unit+", stop "+systemd.PreflightSocket("b")+", reset "+unit) {
 				t.Errorf("it did: %s", b.notes())
 			}
 		})

@@ -145,13 +145,20 @@ func (m *Machine) site() update.Site {
 }
 
 func (m *Machine) swap(tell func(step, text string)) *slot.Switch {
+	ask := &switchSmoke{serving: m.Paths.APISocket}
+	ask.full = ask.transcribes
 	return &slot.Switch{
 		Slots: m.slots(), Units: units{m}, Service: systemd.Service, Run: m.Paths.Run, Socket: m.Paths.APISocket,
-		Next:     func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
-		Engine:   systemd.EngineService,
-		Smoke:    (&switchSmoke{serving: m.Paths.APISocket, full: transcribes}).ask,
-		Proc:     paths.MachineAt("").Proc,
-		Progress: tell,
+		Next:   func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
+		Engine: systemd.EngineService,
+		Smoke:  ask.ask,
+		Proc:   paths.MachineAt("").Proc,
+		Progress: func(step, text string) {
+			if step == slot.StepStart {
+				ask.remember()
+			}
+			tell(step, text)
+		},
 	}
 }
 

@@ -209,7 +209,7 @@ func TestRehearsalThatDoesNotStart(t *testing.T) {
 				t.Errorf("finding %+v", f)
 			}
 			dark := "stop " + unit + ", stop " + systemd.PreflightSocket("b")
-			if got := b.notes(); got != dark+", reset "+unit+", start "+unit+", "+dark {
+			if got := b.notes(); got != dark+", reset "+unit+", start "+unit+", "+dark+", reset "+unit {
 				t.Errorf("it did: %s", got)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/measure"
 	"whisper-appliance/internal/smoke"
 )
 
@@ -21,6 +22,29 @@ type switchSmoke struct {
 
 	// full is asked where nothing is missing; nil = nothing more is asked.
 	full func(ctx context.Context, socket string) error
+
+	known          bool // that one was asked before
+	lacked, failed map[string]string
+}
+
+// remember asks the server before how it does, while it alone is behind its
+// socket: a candidate beside it takes questions there as well.
+func (s *switchSmoke) remember() {
+	ctx, cancel := context.WithTimeout(context.Background(), smokeLimit)
+	defer cancel()
+	s.lacked, _ = lacking(ctx, s.serving) // one that says nothing excuses nothing
+	s.failed, _ = failing(ctx, s.serving) // the same
+	s.known = true
+}
+
+// before is what the server before lacks, and what fails in it.
+func (s *switchSmoke) before(ctx context.Context) (lacks, fails map[string]string) {
+	if s.known {
+		return s.lacked, s.failed
+	}
+	lacks, _ = lacking(ctx, s.serving) // the same
+	fails, _ = failing(ctx, s.serving) // the same
+	return lacks, fails
 }
 
 const (
@@ -47,7 +71,7 @@ func (s *switchSmoke) ask(ctx context.Context, socket string) error {
 	if len(lacks) == 0 {
 		return nil
 	}
-	before, _ := lacking(ctx, s.serving) // one that says nothing excuses nothing
+	before, _ := s.before(ctx)
 	for name, why := range lacks {
 		if _, was := before[name]; !was {
 			return fmt.Errorf("%s: %s", name, why)
@@ -58,19 +82,53 @@ func (s *switchSmoke) ask(ctx context.Context, socket string) error {
 
 // transcribes has the server at socket do all that smoke asks of it, so that a
 // release whose engine does not run never gets the port.
-func transcribes(ctx context.Context, socket string) error {
+func (s *switchSmoke) transcribes(ctx context.Context, socket string) error {
 	report := smoke.Check{Socket: socket}.Run(ctx)
 	for _, r := range report.Results {
-		if r.Verdict == smoke.Failed {
-			return fault.New(fault.Unavailable, "smoke_failed", "%s: %s", r.Name, r.Says).Try("%s", r.Hint)
+		ofComponents := r.Name == "components" || r.Name == "check-updates"
+		if r.Verdict != smoke.Failed || ofComponents && s.excused(ctx, socket) {
+			continue
 		}
+		return fault.New(fault.Unavailable, "smoke_failed", "%s: %s", r.Name, r.Says).Try("%s", r.Hint)
 	}
 	return nil
+}
+
+// excused tells whether components fail behind socket, and all that do speak of
+// the machine alone, or fail in the server before as well.
+func (s *switchSmoke) excused(ctx context.Context, socket string) bool {
+	fails, err := failing(ctx, socket)
+	if err != nil || len(fails) == 0 {
+		return false
+	}
+	_, before := s.before(ctx)
+	for name := range fails {
+		if _, was := before[name]; !was && !measure.Advisory(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // lacking gives what keeps a server from being ready, with why, by component;
 // those that only wait for another do not count.
 func lacking(ctx context.Context, socket string) (map[string]string, error) {
+	lacks, err := failing(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	status, body, err := getLocal(ctx, socket, "/readyz")
+	if err != nil || status == http.StatusOK {
+		return nil, err
+	}
+	if len(lacks) == 0 {
+		lacks["/readyz"] = fmt.Sprintf("status %d, %.200s", status, body)
+	}
+	return lacks, nil
+}
+
+// failing gives the components that fail by themselves, with why.
+func failing(ctx context.Context, socket string) (map[string]string, error) {
 	body, err := getOK(ctx, socket, "/api/v1/components")
 	if err != nil {
 		return nil, err
@@ -81,20 +139,13 @@ func lacking(ctx context.Context, socket string) (map[string]string, error) {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return nil, fmt.Errorf("/api/v1/components: %w", err)
 	}
-	status, body, err := getLocal(ctx, socket, "/readyz")
-	if err != nil || status == http.StatusOK {
-		return nil, err
-	}
-	lacks := map[string]string{}
+	fails := map[string]string{}
 	for _, c := range answer.Components {
 		if c.Status == component.Failed {
-			lacks[c.Name] = c.Error
+			fails[c.Name] = c.Error
 		}
 	}
-	if len(lacks) == 0 {
-		lacks["/readyz"] = fmt.Sprintf("status %d, %.200s", status, body)
-	}
-	return lacks, nil
+	return fails, nil
 }
 
 func getOK(ctx context.Context, socket, path string) ([]byte, error) {

@@ -67,3 +67,31 @@ func TestSwitchSmoke(t *testing.T) {
 		t.Errorf("with nobody to compare with: %v", err)
 	}
 }
+
+// TestExcused: what speaks of the machine, or failed before, keeps no release
+// from the port.
+func TestExcused(t *testing.T) {
+	failing := func(names ...string) string {
+		var states []component.State
+		for _, name := range names {
+			states = append(states, component.State{Name: name, Status: component.Failed, Error: "why"})
+		}
+		return answers(t, 200, states...)
+	}
+	none := filepath.Join(t.TempDir(), "none")
+	for _, tt := range []struct {
+		name, before, socket string
+		want                 bool
+	}{
+		{"the bus is down", none, failing("systemd", "updater"), true},
+		{"a part of its own", none, failing("systemd", "decoder"), false},
+		{"as before", failing("decoder"), failing("decoder"), true},
+		{"another than before", failing("tls"), failing("decoder"), false},
+		{"nothing fails", none, failing(), false},
+		{"nobody there", failing("decoder"), none, false},
+	} {
+		if got := (&switchSmoke{serving: tt.before}).excused(t.Context(), tt.socket); got != tt.want {
+			t.Errorf("%s: excused is %v", tt.name, got)
+		}
+	}
+}

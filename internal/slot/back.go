@@ -45,6 +45,9 @@ func (s *Slots) LinkBack(ctx context.Context, bad, name string, refused func(Man
 func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	name, err := s.wayBack(ctx, out.To, out.From, before)
+	if errors.Is(err, errAway) {
+		return errors.Join(err, cause)
+	}
 	if err != nil {
 		return s.stuck(out, errors.Join(cause, err))
 	}
@@ -58,13 +61,23 @@ func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string
 // wayBack leaves the slot bad for the first that is whole and comes up: the one
 // that served; the one last found good, as for a run that goes on after a kill,
 // when the link had moved already; the other slot; the package's own release, or
-// the one of the package before. Where none comes up the link stays with the
-// first that is whole, for the next start.
+// the one of the package before. What is refused comes after all of these: it may
+// serve where nothing else does. Where none comes up the link stays with the
+// first that is whole, for the next start. Once systemd does not answer nothing
+// more is tried: no release can show then that it is any better.
 func (s *Slots) wayBack(ctx context.Context, bad, first string, refused func(Manifest) error, try func(name string, m Manifest) error) (string, error) {
 	committed, err := s.Committed()
 	errs := []error{err}
 	whole := ""
-	var tried []string
+	var tried, refusals []string
+	take := func(name string, m Manifest) (done bool, err error) {
+		whole = cmp.Or(whole, name)
+		if err = try(name, m); errors.Is(err, errAway) {
+			return true, err
+		}
+		errs = append(errs, err)
+		return err == nil, err
+	}
 	for _, name := range []string{first, committed, A, B, Golden, Golden} {
 		again := name == Golden && slices.Contains(tried, Golden)
 		if name == "" || name == bad || !again && slices.Contains(tried, name) {
@@ -74,15 +87,24 @@ func (s *Slots) wayBack(ctx context.Context, bad, first string, refused func(Man
 		if again && !s.goldenBefore() {
 			continue
 		}
-		m, err := s.acceptable(ctx, name, refused)
-		if err == nil {
-			whole = cmp.Or(whole, name)
-			err = try(name, m)
+		m, err := s.acceptable(ctx, name)
+		if err == nil && refused != nil {
+			if err = refused(m); err != nil {
+				refusals = append(refusals, name)
+			}
 		}
-		if err == nil {
-			return name, nil
+		if err != nil {
+			errs = append(errs, err)
+		} else if done, err := take(name, m); done {
+			return name, err
 		}
-		errs = append(errs, err)
+	}
+	for _, name := range refusals {
+		if m, err := s.acceptable(ctx, name); err == nil {
+			if done, err := take(name, m); done {
+				return name, err
+			}
+		}
 	}
 	if whole == "" {
 		return "", fmt.Errorf("no way back: %w", errors.Join(append(errs, errors.New("no other slot is whole"))...))
@@ -90,21 +112,16 @@ func (s *Slots) wayBack(ctx context.Context, bad, first string, refused func(Man
 	return whole, fmt.Errorf("no way back comes up: %w", errors.Join(append(errs, s.Activate(whole))...))
 }
 
-// acceptable is nil for a slot whose every byte is as its manifest says, and
-// that nobody has refused.
-func (s *Slots) acceptable(ctx context.Context, name string, refused func(Manifest) error) (Manifest, error) {
+// acceptable is nil for a slot whose every byte is as its manifest says.
+func (s *Slots) acceptable(ctx context.Context, name string) (Manifest, error) {
 	diffs, m, err := Verify(ctx, s.Path(name), Check{Owned: s.Owned})
 	switch {
 	case err != nil:
 		return m, err
 	case len(diffs) > 0:
 		return m, damaged(s.Path(name), diffs)
-	case m.Fits() != nil:
-		return m, m.Fits()
-	case refused != nil:
-		return m, refused(m)
 	}
-	return m, nil
+	return m, m.Fits()
 }
 
 // goBack makes the slot name serve again, within backLimit.
@@ -123,10 +140,16 @@ func (s *Switch) goBack(ctx context.Context, name string, m Manifest, before str
 	s.tell(StepRestart, s.Service+" through the link")
 	hint := s.Units.Restart(ctx, s.Service)
 	faultpoint.Here("slot.back")
-	if err := s.attest(ctx, s.Service, name, m, before); err != nil {
-		return errors.Join(hint, err)
+	err := s.attest(ctx, s.Service, name, m, before)
+	var f *fault.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &f) && f.Code == "no_systemd":
+		return fault.New(fault.Unavailable, SystemdAway, "current names slot %s, and systemd does not answer: the server cannot be restarted yet", name).
+			Because(errors.Join(errAway, hint, err)).Try("`systemctl restart %s` does it by hand", s.Service)
 	}
-	return nil
+	return errors.Join(hint, err)
 }
 
 // Retire stops the candidates that a killed switch has left beside the server.

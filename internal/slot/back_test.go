@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"whisper-appliance/internal/fault"
 )
 
 // onTrialOf is a machine whose server runs 9.1.0 from b, with a to go back to.
@@ -41,6 +43,20 @@ func TestBack(t *testing.T) {
 				return nil
 			}
 		}, A, false, A},
+		{"all others are refused", func(_ *machine, s *Switch) {
+			s.Refused = func(Manifest) error { return errors.New("quarantined") }
+		}, A, false, A},
+		{"all that come up are refused", func(m *machine, s *Switch) {
+			m.broken[server+" of a"] = true
+			must(t, os.RemoveAll(s.Slots.Golden))
+			release(t, s.Slots.Golden, "8.9.0+dev")
+			s.Refused = func(m Manifest) error {
+				if m.Version == "8.9.0+dev" {
+					return errors.New("quarantined")
+				}
+				return nil
+			}
+		}, Golden, false, "golden"},
 		{"nothing comes up", func(m *machine, _ *Switch) { m.broken[server] = true }, A, true, "activating"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -81,7 +97,14 @@ func TestLinkBack(t *testing.T) {
 	}
 	sound(t, s.Slots, Golden, "8.9.0+dev")
 	must(t, s.Slots.Activate(B))
-	_, err = s.Slots.LinkBack(t.Context(), B, A, func(Manifest) error { return errors.New("quarantined") })
+	// What is refused is better than nothing.
+	to, err = s.Slots.LinkBack(t.Context(), B, A, func(Manifest) error { return errors.New("quarantined") })
+	if current, _ := serving(t, s.Slots); err != nil || to != Golden || current != Golden {
+		t.Errorf("%s, %v, current %s", to, err, current)
+	}
+	must(t, s.Slots.Activate(B))
+	must(t, os.RemoveAll(s.Slots.GoldenBefore))
+	_, err = s.Slots.LinkBack(t.Context(), B, A, nil)
 	wantCode(t, err, "no_way_back")
 	if current, _ := serving(t, s.Slots); current != B {
 		t.Errorf("current %s", current)
@@ -117,4 +140,29 @@ func TestAgain(t *testing.T) {
 	m.after["restart "+server] = func() { m.units[server] = was }
 	_, err = s.Again(t.Context())
 	wantCode(t, err, "not_restarted")
+}
+
+// TestBackWithoutSystemd: once it does not answer the link stays with the way
+// back, and nothing else is tried.
+func TestBackWithoutSystemd(t *testing.T) {
+	away := fault.New(fault.Unavailable, "no_systemd", "systemd does not answer").Try("x")
+	for _, cold := range []bool{true, false} {
+		m, s := newMachine(t)
+		verb := "restart "
+		if cold {
+			verb = "start "
+			m.units[server] = State{Active: "inactive"}
+		}
+		m.after[verb+server] = func() { m.fail["state "+server] = away }
+		m.fail["restart "+server] = nil
+		_, err := s.To(t.Context(), B)
+		wantCode(t, err, SystemdAway)
+		if current, _ := serving(t, s.Slots); current != A {
+			t.Errorf("current %s", current)
+		}
+		delete(m.fail, "state "+server)
+		if out, err := s.Back(t.Context(), B, A); err != nil || out.To != A || m.runs() != A {
+			t.Errorf("%+v, %v, runs %s", out, err, m.runs())
+		}
+	}
 }

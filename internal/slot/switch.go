@@ -31,12 +31,18 @@ const (
 	CandidateFailed = "candidate_failed" // the link never moved: what served before serves
 	RolledBack      = "rolled_back"      // it moved, and is back: what served before serves again
 	NotServing      = "not_serving"      // nothing came up
+	SystemdAway     = "systemd_away"     // the link is back, and what runs nobody knows: Back goes on once systemd answers
+
+	// NeverBegun is a cause of CandidateFailed for which no candidate can answer.
+	NeverBegun = "never_begun"
 )
 
 var (
 	// errNotServing marks the end of a switch after which the server does not run.
 	errNotServing = errors.New("the server does not run")
 	errOutOfTime  = errors.New("the time for it was over")
+	// errAway marks the end of a way back on which systemd did not answer any more.
+	errAway = errors.New("systemd does not answer")
 )
 
 // The steps of a switch, as Progress names them.
@@ -66,6 +72,10 @@ type Switch struct {
 	Smoke   func(ctx context.Context, s string) error // asks the server behind a socket whether it serves
 	Proc    string                                    // the proc file system
 	Refused func(Manifest) error                      // why a release is no way back; nil = none is refused
+
+	// Sure says last of all, before the link of a running server moves, why it is
+	// not to; nil = nobody is asked. It is no fault of the candidate's.
+	Sure func() error
 
 	Settle   time.Duration           // how long a started server may take to run the right program; 0 = 5 s
 	Patience time.Duration           // how long it may take to pass Smoke; 0 = 1 min
@@ -156,9 +166,15 @@ func (s *Switch) overlapped(ctx context.Context, out Outcome, m Manifest, servin
 		s.retire(ctx)
 		return s.refused(ctx, out, err)
 	}
+	if s.Sure != nil {
+		if err := s.Sure(); err != nil {
+			s.retire(ctx)
+			return fmt.Errorf("switch to slot %s: %w", out.To, err)
+		}
+	}
 	through, cancel := inevitable(ctx)
 	defer cancel()
-	if err = s.takeOver(through, out, m, serving); !errors.Is(err, errNotServing) {
+	if err = s.takeOver(through, out, m, serving); !errors.Is(err, errNotServing) && !errors.Is(err, errAway) {
 		s.retire(through) // else it is all that still answers
 	}
 	return err
@@ -191,6 +207,9 @@ func (s *Switch) candidate(ctx context.Context, out Outcome, m Manifest) error {
 	before := s.invocation(ctx, unit)
 	s.tell(StepStart, unit)
 	if err := s.Units.Start(ctx, unit); err != nil {
+		if s.invocation(ctx, unit) == before { // a unit that it needs, a socket for one, has failed
+			err = fault.New(fault.Unavailable, NeverBegun, "it was never begun").Because(err).Try("`systemctl list-dependencies %s` shows what it needs", unit)
+		}
 		return fmt.Errorf("start %s: %w", unit, err)
 	}
 	faultpoint.Here("slot.overlapped")

@@ -362,6 +362,27 @@ func TestSwitchCanceled(t *testing.T) {
 	}
 }
 
+// TestSwitchNotSure: what stands against a switch at the last moment is no fault
+// of the candidate's.
+func TestSwitchNotSure(t *testing.T) {
+	m, s := newMachine(t)
+	no := fault.New(fault.NoSpace, "disk_full", "the disk is full")
+	s.Sure = func() error {
+		if m.units["next-b"].Active != "active" {
+			t.Error("it is asked too early")
+		}
+		return no
+	}
+	_, err := s.To(t.Context(), B)
+	var f *fault.Error
+	if !errors.As(err, &f) || f.Code != "disk_full" {
+		t.Errorf("error %v", err)
+	}
+	if current, _ := serving(t, s.Slots); current != A || m.runs() != A || m.units["next-b"].Active == "active" {
+		t.Errorf("current %s, runs %s, candidate %s", current, m.runs(), m.units["next-b"].Active)
+	}
+}
+
 // TestSwitchOfAServerThatDoesNotRun: there is nothing to overlap with.
 func TestSwitchOfAServerThatDoesNotRun(t *testing.T) {
 	boom := errors.New("boom")

@@ -35,6 +35,10 @@ func New(base Baseline, rules Rules, credit Credit) *Judge {
 	return j
 }
 
+// Reopen lets the trial go on after a verdict that was final and was not carried
+// out, as a new judge would with the same credit.
+func (j *Judge) Reopen() { *j = *New(j.base, j.rules, j.credit) }
+
 // Credit is what has been seen so far, to be stored and given to New.
 func (j *Judge) Credit() Credit {
 	c := j.credit

@@ -88,14 +88,16 @@ const openFlags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONB
 
 // open opens one regular file two levels below d.
 func (d directory) open(dir, name string) (*os.File, error) {
-	base, err := os.Open(string(d))
+	// An administrator may name a link; the flags see to it that a pipe in its
+	// place, which the fetcher's user could make of its own, is no directory.
+	base, err := unix.Open(string(d), openFlags&^unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "source_unreachable", "the source %s cannot be read", string(d)).
-			Because(err).Try("see that the directory is there, and mounted where it is on a stick")
+			Because(&fs.PathError{Op: "open", Path: string(d), Err: err}).Try("see that the directory is there, and mounted where it is on a stick")
 	}
-	defer base.Close()
+	defer unix.Close(base)
 	path := filepath.Join(string(d), dir, name)
-	sub, err := unix.Openat(int(base.Fd()), dir, openFlags|unix.O_DIRECTORY, 0)
+	sub, err := unix.Openat(base, dir, openFlags|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, cannotOpen(path, err)
 	}

@@ -80,6 +80,15 @@ func TestDirectory(t *testing.T) {
 	}
 	_, err = s.Refresh(t.Context(), Directory(filepath.Join(dir, "none")))
 	wantCode(t, err, "source_unreachable")
+	fifo, named := filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "named")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o644), os.Symlink(f.lay(t), named)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Refresh(t.Context(), Directory(fifo)) // nobody ever writes to it
+	wantCode(t, err, "source_unreachable")
+	if _, err = s.Refresh(t.Context(), Directory(named)); err != nil {
+		t.Errorf("a source that is a link: %v", err)
+	}
 	_, err = s.Refresh(t.Context(), Directory(t.TempDir()))
 	wantCode(t, err, "no_metadata")
 	for _, name := range []string{"../trusted.json", "1.root.json/", "0.root.json", "root.json", "a" + o.Name, o.Name + "/..", strings.ToUpper(o.Name), ""} {

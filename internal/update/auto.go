@@ -2,13 +2,18 @@ package update
 
 import (
 	"context"
+	"errors"
 
 	"whisper-appliance/internal/deployment"
 )
 
 // Auto does by itself what the policy says: nothing, a download, or an
-// installation in the window. It gives what became of it.
+// installation in the window. It gives what became of it. Whatever the policy, it
+// settles first what was left, and sees that a trial is watched.
 func (u *Updater) Auto(ctx context.Context) (Result, error) {
+	if err := u.attend(ctx); err != nil {
+		return Result{}, err
+	}
 	set, err := u.Settings()
 	if err != nil {
 		return Result{}, err
@@ -36,4 +41,13 @@ func (u *Updater) Auto(ctx context.Context) (Result, error) {
 		return Result{Outcome: Already, To: deployment.Release{Version: offer.Version}}, nil
 	}
 	return u.Apply(ctx, Want{Door: deployment.DoorTimer, Version: offer.Version, Trial: true, Auto: true})
+}
+
+// attend settles what was left, and sees that somebody watches what came of it.
+func (u *Updater) attend(ctx context.Context) error {
+	watch, err := u.Recover(ctx, false)
+	if watch {
+		err = errors.Join(err, u.watched(ctx))
+	}
+	return err
 }

@@ -1,9 +1,11 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -160,6 +162,39 @@ func TestFullDiskInTrial(t *testing.T) {
 		}
 		w.idles()
 		w.last(1)
+	}
+}
+
+// TestFullDiskBeforeTheSwitch: where somebody fills a disk in the midst of an
+// update the link does not move, and the candidate is not to blame.
+func TestFullDiskBeforeTheSwitch(t *testing.T) {
+	for _, c := range []struct {
+		disk, at string
+		phase    deployment.Phase
+	}{{"state", "rehearse", deployment.Arm}, {"opt", "start next-b", deployment.Overlap}} {
+		w := newWorld(t)
+		dir := w.onDisk(c.disk, "24m")
+		w.u.Slots.Room = 1
+		var free func()
+		w.u.Site.Rehearse = func(context.Context, string, slot.Manifest) (trial.Finding, error) {
+			if c.at == "rehearse" {
+				free = fill(t, dir)
+			}
+			return trial.Finding{}, nil
+		}
+		w.m.after = func(verb, unit string) {
+			if free == nil && strings.Contains(verb+" "+unit, "start") && unit != server {
+				free = fill(t, dir)
+			}
+		}
+		w.refused(w.deploy("1.1.0"), "disk_full")
+		w.m.after = nil
+		w.stands(slot.A, slot.A, slot.A)
+		if r := w.last(1); r.At != c.phase || r.Blame != deployment.Environment || len(w.state().Banned) > 0 {
+			t.Errorf("%s: at %s, blame %s, quarantined %+v", c.disk, r.At, r.Blame, w.state().Banned)
+		}
+		free()
+		w.onTrial("1.1.0")
 	}
 }
 

@@ -132,13 +132,13 @@ func TestRefusals(t *testing.T) {
 			return Want{Version: "1.1.0"}
 		}, "wrong_schema", deployment.Configuration},
 		{"a slot that is none", func(w *world) Want { return Want{Slot: "../../x"} }, "unknown_slot", deployment.Environment},
-		{"an empty slot", func(w *world) Want { return Want{Slot: slot.B} }, "no_manifest", deployment.Candidate},
+		{"an empty slot", func(w *world) Want { return Want{Slot: slot.B} }, "no_manifest", deployment.Environment},
 		{"a file that is no bundle", func(w *world) Want { return Want{Bundle: w.u.Slots.Golden + "/VERSION"} }, "bad_bundle", deployment.Candidate},
 		{"a source without the artefact", func(w *world) Want {
 			must(w.t, os.RemoveAll(filepath.Join(w.repo(), "targets")))
 			return Want{}
 		}, "artefact_missing", deployment.Environment},
-		{"a changed byte of the artefact", func(w *world) Want { w.tamper("1.1.0"); return Want{} }, "artefact_damaged", deployment.Candidate},
+		{"a changed byte of the artefact", func(w *world) Want { w.tamper("1.1.0"); return Want{} }, "artefact_damaged", deployment.Environment},
 		{"another key's signature", func(w *world) Want {
 			keys, err := publish.InitKeys(filepath.Join(w.home, "others"), 1, w.u.Now())
 			must(w.t, err)

@@ -11,11 +11,14 @@ import (
 	"whisper-appliance/internal/slot"
 )
 
+// damagedArtefact is the code of one that is not what was signed.
+const damagedArtefact = "artefact_damaged"
+
 // damage are the codes of a release that is not what it should be: it is refused
 // from now on, by its digest.
 func damage() []string {
 	return []string{"damaged_release", "bad_archive", "path_escape", "link", "special_file", "setuid", "duplicate", "bomb", "mislabelled",
-		"artefact_damaged", "bad_bundle", "bad_manifest", "no_manifest"}
+		"bad_bundle", "bad_manifest", "no_manifest"}
 }
 
 // behaviour are the codes of a release that was started and is no good.
@@ -26,7 +29,7 @@ func behaviour() []string {
 // surroundings are the codes of what no release can help: where one of them is
 // the cause, it is not to blame for what it could not show.
 func surroundings() []string {
-	return []string{"no_systemd", "no_unit", "unit_masked", "not_allowed", "engine_stays", "disk_full"}
+	return []string{"no_systemd", "no_unit", "unit_masked", "not_allowed", "engine_stays", "disk_full", slot.NeverBegun}
 }
 
 // settings are the codes of what an administrator has to decide otherwise.
@@ -55,6 +58,21 @@ func blame(err error) (who, reason string) {
 	return deployment.Environment, f.Code
 }
 
+// blame is blame, but for what only the transaction knows. Damage to what was whole
+// in its slot before is the disk's. An artefact that is not what was signed may
+// have been damaged by the line, or by who answers at its other end; a file that
+// somebody has handed over is what it is.
+func (t *transaction) blame(err error) (who, reason string) {
+	who, reason = blame(err)
+	if reason == damagedArtefact && t.want.Bundle != "" {
+		who = deployment.Candidate
+	}
+	if t.c != nil && (t.c.there || t.res.Placed) && slices.Contains(damage(), reason) {
+		who = deployment.Environment
+	}
+	return who, reason
+}
+
 // failed ends a transaction that did not get to its trial: what served before
 // serves, or where not even that is so, somebody has to look. The words of err
 // come back with what became of it.
@@ -68,7 +86,7 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	r := &t.st.Attempt
 	t.enterEnd()
 	r.At = cmp.Or(t.broke, t.phase)
-	r.Blame, r.Reason = blame(err)
+	r.Blame, r.Reason = t.blame(err)
 	r.Says, r.Hint, r.Evidence = err.Error(), fault.Hint(err), t.notes
 	outcome := deployment.Aborted
 	switch {
@@ -80,6 +98,9 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	case r.Blame == deployment.Operator:
 		outcome = deployment.Canceled
 	}
+	if hasCode(err, slot.SystemdAway) {
+		return t.waits(ctx, err)
+	}
 	t.quarantine(err)
 	t.res.Outcome = outcome
 	if outcome != deployment.Aborted && outcome != deployment.Canceled {
@@ -90,6 +111,13 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	return errors.Join(err, t.u.finish(t.st, outcome))
 }
 
+// waits leaves the way back to whoever finds systemd answering again: the link is
+// back already.
+func (t *transaction) waits(ctx context.Context, err error) error {
+	t.res.Outcome, t.st.Step = deployment.RolledBack, rollingBack
+	return errors.Join(err, t.u.save(t.st), t.u.watched(ctx))
+}
+
 // enterEnd notes the length of the last phase.
 func (t *transaction) enterEnd() {
 	t.st.Attempt.Phases = append(t.st.Attempt.Phases, deployment.PhaseTime{Phase: t.phase, Seconds: (t.u.Clock() - t.since).Seconds()})
@@ -98,13 +126,13 @@ func (t *transaction) enterEnd() {
 // quarantine refuses the candidate from now on where it is to blame. What the
 // package brought is dpkg's to take back: it is refused to the other doors.
 func (t *transaction) quarantine(err error) {
-	who, reason := blame(err)
+	who, reason := t.blame(err)
 	if who != deployment.Candidate || t.c == nil {
 		return
 	}
 	to := t.st.Attempt.To
 	q := deployment.Quarantine{Version: to.Version, Digest: to.Digest, Artefact: t.st.Artefact, Reason: reason, Says: clip(err.Error()), At: t.u.Now()}
-	if q.Artefact == "" && t.c.offer != nil && t.staged == nil && reason != "artefact_damaged" {
+	if q.Artefact == "" && t.c.offer != nil && t.staged == nil && reason != damagedArtefact {
 		q.Artefact = t.c.offer.SHA256
 	}
 	if q.Digest == "" && q.Artefact == "" {

@@ -9,6 +9,7 @@ import (
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/faultpoint"
 	"whisper-appliance/internal/release"
 	"whisper-appliance/internal/slot"
@@ -28,16 +29,26 @@ func (u *Updater) commit(st *state, outcome string) error {
 		st.Floor = to.Version
 	}
 	if st.Held == to.Version {
-		st.Held = ""
+		st.Held, st.Hold = "", hold{}
 	}
+	st.noteBefore()
 	if back {
-		st.Held = st.Attempt.From.Version
+		st.Held, st.Before = st.Attempt.From.Version, ""
+		st.Hold = hold{st.Attempt.Door, u.Now()}
 	}
 	if outcome == deployment.Committed {
 		st.Alarm = nil
 	}
 	st.pardon(to.Digest)
 	return u.finish(st, outcome)
+}
+
+// noteBefore keeps what a rollback would go back to. The other slot may hold
+// anything: what failed there, or what a rollback has left.
+func (st *state) noteBefore() {
+	if from := st.Attempt.From.Digest; from != "" && from != st.Attempt.To.Digest {
+		st.Before = from
+	}
 }
 
 // finish writes the record of the transaction and cleans up after it.
@@ -65,13 +76,16 @@ func (u *Updater) finish(st *state, outcome string) error {
 	return err
 }
 
+// packageNotServing is the alarm's code, until a package's release serves.
+const packageNotServing = "package_not_serving"
+
 // dpkgAlarm tells of a package whose release does not serve: to apt the upgrade
 // went well. It is nil where there is nothing to tell.
 func (u *Updater) dpkgAlarm(r deployment.Record) *deployment.Problem {
 	if r.Door != deployment.DoorDpkg || r.Blame == deployment.Operator || r.Outcome != deployment.RolledBack && r.Outcome != deployment.Aborted {
 		return nil
 	}
-	return &deployment.Problem{Code: "package_not_serving", At: u.Now(),
+	return &deployment.Problem{Code: packageNotServing, At: u.Now(),
 		Message: fmt.Sprintf("version %s came with the package and does not serve: version %s does", r.To.Version, r.From.Version),
 		Hint:    "`whisper-appliance update history` says why; a later package, or the one before, makes it right"}
 }
@@ -83,7 +97,7 @@ const (
 	mostEvidence = 100     // lines
 )
 
-// bound cuts the words of a record.
+// bound cuts the words of a record, and makes them plain.
 func bound(r *deployment.Record) {
 	r.Says, r.Hint = clip(r.Says), clip(r.Hint)
 	r.Evidence = r.Evidence[:min(len(r.Evidence), mostEvidence)]
@@ -92,12 +106,8 @@ func bound(r *deployment.Record) {
 	}
 }
 
-func clip(words string) string {
-	if len(words) <= mostWords {
-		return words
-	}
-	return string(bytes.ToValidUTF8([]byte(words[:mostWords]), nil)) + "…"
-}
+// clip makes plain what a server, a candidate or a source may have said.
+func clip(words string) string { return fault.Plain(words, mostWords) }
 
 // record appends what was not recorded yet: once, however often it was begun.
 func (u *Updater) record(st *state) error {
@@ -188,13 +198,20 @@ func (u *Updater) cleanGolden(last deployment.Record) error {
 }
 
 // cameBack makes what serves after a way back the committed release, and raises
-// an alarm where that is not the one before.
+// an alarm where that is not the one before, or one that is quarantined: nothing
+// else came up, and it is refused no more.
 func (u *Updater) cameBack(st *state) error {
 	serving, committed := u.links()
 	if from := st.Attempt.From.Slot; serving != from && from != "" && serving != "" {
 		st.raise(&deployment.Problem{Code: "rolled_back_elsewhere", At: u.Now(),
 			Message: fmt.Sprintf("slot %s did not come up or was damaged: slot %s serves instead", from, serving),
 			Hint:    "`whisper-appliance verify` lists what is damaged; `apt reinstall whisper-appliance` brings a whole release"})
+	}
+	if digest := u.release(serving).Digest; digest != "" && st.banned(digest, "") != nil {
+		st.pardon(digest)
+		st.raise(&deployment.Problem{Code: "refused_serves", At: u.Now(),
+			Message: fmt.Sprintf("slot %s serves, whose release was quarantined: no other came up", serving),
+			Hint:    "see that it transcribes; `apt reinstall whisper-appliance` brings a release"})
 	}
 	if serving == "" || serving == committed {
 		return nil
@@ -205,8 +222,15 @@ func (u *Updater) cameBack(st *state) error {
 // sweep removes what writes that were killed have left of their temporary files.
 // The lock must be held.
 func (u *Updater) sweep() {
+	patterns := []string{filepath.Join(u.artefacts(), ".*")}
+	if u.Trust.Dir != "" {
+		patterns = append(patterns, filepath.Join(u.Trust.Dir, ".*"))
+	}
 	for _, made := range append(u.ballasts(), filepath.Join(u.Dir, stateFile), filepath.Join(u.Dir, policyFile), filepath.Join(u.Dir, deployment.RecordFile)) {
-		left, err := filepath.Glob(filepath.Join(filepath.Dir(made), "."+filepath.Base(made)+".*"))
+		patterns = append(patterns, filepath.Join(filepath.Dir(made), "."+filepath.Base(made)+".*"))
+	}
+	for _, pattern := range patterns {
+		left, err := filepath.Glob(pattern)
 		if err != nil {
 			continue
 		}

@@ -134,6 +134,23 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestPackageAlarmEnds: a package whose release serves already ends the alarm
+// about the one before it.
+func TestPackageAlarmEnds(t *testing.T) {
+	w := newWorld(t)
+	w.m.Crash = []string{"next 1.1.0"}
+	_, err := w.u.Apply(t.Context(), w.deploy("1.1.0"))
+	wantCode(t, err, slot.CandidateFailed)
+	if st := w.state(); st.Alarm == nil || st.Alarm.Code != packageNotServing {
+		t.Errorf("alarm %+v", st.Alarm)
+	}
+	res, err := w.u.Apply(t.Context(), w.deploy("1.0.0"))
+	must(t, err)
+	if st := w.state(); res.Outcome != Already || st.Alarm != nil {
+		t.Errorf("outcome %s, alarm %+v", res.Outcome, st.Alarm)
+	}
+}
+
 // TestTrialEnds in every way there is.
 func TestTrialEnds(t *testing.T) {
 	for _, tt := range []struct {
@@ -366,26 +383,99 @@ func TestNobodyWatches(t *testing.T) {
 	w.last(1)
 }
 
+// holding has somebody hold the lock for something that ends with its context,
+// and gives why that ended, once it has.
+func (w *world) holding(what string, like func(context.Context) (context.Context, func())) (ended <-chan error) {
+	w.t.Helper()
+	unlock, err := w.u.lock(what)
+	must(w.t, err)
+	ctx, stop := like(w.t.Context())
+	why := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		stop()
+		unlock()
+		why <- context.Cause(ctx)
+	}()
+	return why
+}
+
 // TestVerdictBeforeDownload: what is downloaded meanwhile makes room for the
-// verdict.
+// verdict, be it good or bad.
 func TestVerdictBeforeDownload(t *testing.T) {
+	for verdict, serves := range map[string]string{deployment.Bad: slot.A, deployment.Good: slot.B} {
+		w := newWorld(t)
+		w.onTrial("1.1.0")
+		var held bool
+		w.u.Site.Figures = func(context.Context) (deployment.Figures, error) {
+			_, err := w.u.tryLock("another")
+			held = hasCode(err, "slots_busy")
+			return deployment.Figures{}, nil
+		}
+		ended := w.holding("a download", w.u.yielding)
+		if verdict == deployment.Bad {
+			w.fails()
+		} else {
+			w.proves()
+		}
+		if err := <-ended; !errors.Is(err, errYielded) {
+			t.Errorf("%s: the download ended by %v", verdict, err)
+		}
+		if w.stands(serves, serves, serves); held != (verdict == deployment.Good) {
+			t.Errorf("%s: measured with the lock %v", verdict, held)
+		}
+	}
+}
+
+// TestNobodyWaitsForALook: what somebody asks for comes before what only looks
+// or downloads, and before nothing else.
+func TestNobodyWaitsForALook(t *testing.T) {
+	for name, tt := range map[string]struct {
+		trial bool
+		do    func(w *world) error
+	}{
+		"rollback": {true, func(w *world) error { _, err := w.u.Rollback(t.Context(), deployment.DoorCLI); return err }},
+		"commit":   {true, func(w *world) error { _, err := w.u.Commit(t.Context()); return err }},
+		"restart":  {false, func(w *world) error { _, err := w.u.Restart(t.Context()); return err }},
+		"deploy":   {false, func(w *world) error { _, err := w.u.Apply(t.Context(), w.deploy("1.2.0")); return err }},
+	} {
+		w := newWorld(t)
+		w.u.Site.Restart = func(ctx context.Context) (string, error) { return w.m.swap(nil).Again(ctx) }
+		if tt.trial {
+			w.onTrial("1.1.0")
+		}
+		asked := make(chan struct{})
+		w.u.Fetch = func(ctx context.Context, _ Order, _ func(int64)) error {
+			close(asked)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		w.set.Sources = []string{"https://slow.example/r"}
+		looked := make(chan error, 1)
+		go func() { _, err := w.u.Check(t.Context()); looked <- err }()
+		<-asked
+		if err := tt.do(w); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := <-looked; !hasCode(err, "yielded") || fault.KindOf(err) != fault.Busy {
+			t.Errorf("%s: the look ended by %v", name, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(w.u.Run, yieldPrefix+"*")); err != nil || len(left) > 0 {
+			t.Errorf("%s leaves %v", name, left)
+		}
+	}
 	w := newWorld(t)
-	w.onTrial("1.1.0")
-	unlock, err := w.u.lock("a download")
-	must(t, err)
-	ctx, stop := w.u.cancellable(t.Context())
-	s := good(1)
-	s.Watchdog = 1
-	if w.watch(s) {
-		t.Error("the trial ended without the lock")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := w.holding("an update", func(context.Context) (context.Context, func()) { return w.u.cancellable(ctx) })
+	began := time.Now()
+	if _, err := w.u.Rollback(t.Context(), deployment.DoorCLI); !hasCode(err, "slots_busy") || time.Since(began) > time.Second {
+		t.Errorf("beside an update: %v after %v", err, time.Since(began))
 	}
-	<-ctx.Done()
-	stop()
-	unlock()
-	if !errors.Is(context.Cause(ctx), errCanceled) || !w.watch(s) {
-		t.Error("the download went on")
+	if ctx.Err() != nil {
+		t.Error("the update was stopped")
 	}
-	w.stands(slot.A, slot.A, slot.A)
+	cancel()
+	<-ended
 }
 
 // TestRestart takes its turn with everything else.

@@ -28,7 +28,8 @@ type Want struct {
 	back   bool // it is the way back to what served before
 	queued bool // it is what waited
 
-	// Begun is called once the transaction has a name; nil = nobody wants to know.
+	// Begun is called once the release is found and nothing stands against it: what
+	// is refused before is the error of the call. nil = nobody wants to know.
 	Begun func(transaction string)
 }
 
@@ -124,24 +125,25 @@ func (u *Updater) notServing(ctx context.Context, o trust.Offer) error {
 }
 
 func (u *Updater) findOnOffer(ctx context.Context, st *state, c *candidate) error {
-	index, src, err := u.ask(ctx, st)
-	if kept := u.keptOffer(st, c.want.Version); err != nil && kept != nil && ctx.Err() == nil {
-		// What was fetched and verified is installed though the line is down.
-		c.offer, c.src, c.from = kept, trust.Directory(u.artefacts()), u.artefacts()
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	set, err := u.Settings()
 	if err != nil {
 		return err
 	}
-	o, err := u.choose(st, set, index, c.want.Version)
-	if err != nil {
+	f, err := u.ask(ctx, st)
+	kept := false
+	if err != nil && ctx.Err() == nil {
+		f, kept = u.kept(st, set)
+	}
+	if err != nil && !kept {
 		return err
 	}
-	if o == nil {
+	o, cerr := u.choose(st, set, f.index, c.want.Version)
+	switch {
+	case kept && (hasCode(cerr, "no_such_release") || o != nil && o.Target != st.Check.Fetched):
+		return err // it would have to be brought
+	case cerr != nil:
+		return cerr
+	case o == nil:
 		return errNothingNewer
 	}
 	if c.want.Auto || c.want.Version == "" {
@@ -149,23 +151,19 @@ func (u *Updater) findOnOffer(ctx context.Context, st *state, c *candidate) erro
 			return err
 		}
 	}
-	c.offer, c.src, c.from = o, src, st.Check.Source
+	c.offer, c.src, c.from = o, f.src, f.from
 	return u.notServing(ctx, *o)
 }
 
-// keptOffer is the release that was fetched before, as the metadata that were
-// trusted last describe it; nil where there is none of that version.
-func (u *Updater) keptOffer(st *state, version string) *trust.Offer {
+// kept is what the metadata that were trusted last offer, for who has fetched of
+// it and finds the line down. What holds of an offer holds then, too.
+func (u *Updater) kept(st *state, set Settings) (f found, there bool) {
 	index, err := u.Trust.Trusted()
 	if err != nil || st.Check.Fetched == "" {
-		return nil
+		return found{}, false
 	}
-	for i, o := range index.Offers {
-		if o.Target == st.Check.Fetched && (version == "" || o.Version == version) {
-			return &index.Offers[i]
-		}
-	}
-	return nil
+	st.Check.Offer = u.best(st, set, index)
+	return found{index, trust.Directory(u.artefacts()), u.artefacts()}, true
 }
 
 func (u *Updater) findInBundle(ctx context.Context, c *candidate) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 const (
 	policyFile = "policy.json"
 	mostPolicy = 64 << 10 // bytes
+	mostValue  = 64       // bytes of one value
 )
 
 // Names of what a policy may change, as /etc calls them below [update].
@@ -31,7 +31,9 @@ const (
 )
 
 // LoadSettings reads what /etc says, and the policy that was set by the page
-// where /etc says nothing. Nothing that the server can write is read.
+// where /etc says nothing. Nothing that the server can write is read. A policy
+// that cannot be read counts as none, and is told: it must not keep anybody from
+// setting another, nor a trial from its end.
 func LoadSettings(from config.Sources, dir, source string) (Settings, error) {
 	from.Settings = "" // the server's
 	conf, report, err := config.Load(from)
@@ -45,9 +47,7 @@ func LoadSettings(from config.Sources, dir, source string) (Settings, error) {
 		}
 	}
 	saved, err := readPolicy(dir)
-	if err != nil {
-		return Settings{}, err
-	}
+	set.Trouble = deployment.ProblemOf(err, time.Time{})
 	set.apply(saved)
 	return set, nil
 }
@@ -69,6 +69,7 @@ func (s *Settings) apply(p deployment.PolicyChange) {
 	}
 }
 
+// readPolicy gives the policy that was set, with the values as they are used.
 func readPolicy(dir string) (p deployment.PolicyChange, err error) {
 	data, err := durable.ReadRegular(filepath.Join(dir, policyFile), mostPolicy)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -77,29 +78,72 @@ func readPolicy(dir string) (p deployment.PolicyChange, err error) {
 	if err == nil {
 		err = json.Unmarshal(data, &p)
 	}
-	if err != nil {
-		return p, fault.New(fault.Internal, "bad_policy", "the saved policy %s cannot be read", filepath.Join(dir, policyFile)).Because(err).
-			Try("remove it: the page and `whisper-appliance update policy set` write it anew")
+	if err == nil {
+		p, err = checkPolicy(p)
 	}
-	return p, checkPolicy(p)
+	if err != nil {
+		return deployment.PolicyChange{}, fault.New(fault.Internal, "bad_policy", "the saved policy %s cannot be read: what was set there does not count", filepath.Join(dir, policyFile)).
+			Because(err).Try("set it anew, on the page or by `whisper-appliance update policy set`")
+	}
+	return p, nil
 }
 
-// checkPolicy holds values against the rules of the settings of the same names.
-func checkPolicy(p deployment.PolicyChange) error {
+// checkPolicy holds values against the rules of the settings of the same names,
+// and gives them as the settings would have them. None of them is long: what was
+// checked fits into its file.
+func checkPolicy(p deployment.PolicyChange) (deployment.PolicyChange, error) {
 	var flags []config.Flag
-	give := func(key, value string) {
-		flags = append(flags, config.Flag{Key: "update." + key, Text: value})
-	}
 	for key, v := range map[string]*string{keyChannel: p.Channel, keyAutomatic: p.Automatic, keyWindow: p.Window} {
-		if v != nil {
-			give(key, *v)
+		if v == nil {
+			continue
+		}
+		if len(*v) > mostValue {
+			return p, fault.New(fault.BadInput, "bad_value", "%s has %d bytes; %d are the most", key, len(*v), mostValue).On("update." + key).
+				Try("`whisper-appliance config reference` says what it may be")
+		}
+		flags = append(flags, config.Flag{Key: "update." + key, Text: *v})
+	}
+	if err := checkDays(p.Days); err != nil {
+		return p, err
+	}
+	conf, _, err := config.Load(config.Sources{Flags: flags})
+	var problems config.Problems
+	if errors.As(err, &problems) && len(problems) > 0 {
+		first := problems[0] // over the bus go a fault's own words, and not those of its cause
+		return p, fault.New(first.Kind, first.Code, "%s", first.Message).On(first.Field).Try("%s", fault.Hint(err))
+	}
+	if err != nil {
+		return p, err
+	}
+	for value, parsed := range map[**string]string{&p.Channel: conf.Update.Channel, &p.Automatic: conf.Update.Automatic, &p.Window: conf.Update.Window} {
+		if *value != nil {
+			*value = &parsed
 		}
 	}
-	if len(p.Days) > 0 {
-		give(keyDays, strings.Join(p.Days, ","))
+	return p, nil
+}
+
+func days() []string { return []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"} }
+
+// checkDays looks at each day by itself: what is no day is one on which nothing
+// would ever be installed.
+func checkDays(given []string) error {
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.BadInput, "bad_value", "days "+format, args...).On("update."+keyDays).
+			Try("give some of %s, each once; none is every day", strings.Join(days(), ", "))
 	}
-	_, _, err := config.Load(config.Sources{Flags: flags})
-	return err
+	if len(given) > len(days()) {
+		return bad("has %d entries; a week has %d days", len(given), len(days()))
+	}
+	for i, day := range given {
+		if !slices.Contains(days(), day) {
+			return bad("has %q, which is no day of the week", fault.Short(day))
+		}
+		if slices.Contains(given[:i], day) {
+			return bad("has %s twice", day)
+		}
+	}
+	return nil
 }
 
 // merged is what p says with what change changes.
@@ -122,7 +166,8 @@ func merged(p, change deployment.PolicyChange) deployment.PolicyChange {
 // SetPolicy changes what the updater does by itself. What /etc fixes cannot be
 // changed here.
 func (u *Updater) SetPolicy(change deployment.PolicyChange) error {
-	if err := checkPolicy(change); err != nil {
+	change, err := checkPolicy(change)
+	if err != nil {
 		return err
 	}
 	set, err := u.Settings()
@@ -138,13 +183,13 @@ func (u *Updater) SetPolicy(change deployment.PolicyChange) error {
 	return u.change("a change of the policy", func(*state) error {
 		saved, err := readPolicy(u.Dir)
 		if err != nil {
-			saved = deployment.PolicyChange{}
+			u.Log.Warn("what was set before is lost", "error", err)
 		}
 		data, err := json.MarshalIndent(merged(saved, change), "", " ")
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(u.Dir, policyFile), append(data, '\n'), os.FileMode(0o644)); err != nil {
+		if err := durable.WriteFile(filepath.Join(u.Dir, policyFile), append(data, '\n'), 0o644); err != nil {
 			return cannotWrite(u.Dir, err)
 		}
 		return nil

@@ -58,24 +58,52 @@ func TestPolicy(t *testing.T) {
 
 func TestBadPolicy(t *testing.T) {
 	for name, c := range map[string]deployment.PolicyChange{
-		"channel":   {Channel: word("nightly")},
-		"automatic": {Automatic: word("yes")},
-		"window":    {Window: word("2-5")},
-		"days":      {Days: []string{"someday"}},
+		"channel":      {Channel: word("nightly")},
+		"automatic":    {Automatic: word("yes")},
+		"window":       {Window: word("2-5")},
+		"days":         {Days: []string{"someday"}},
+		"days, joined": {Days: []string{"sat,sun"}},
+		"days, empty":  {Days: []string{""}},
+		"days, spaced": {Days: []string{" sat"}},
+		"days, twice":  {Days: []string{"sat", "sat"}},
+		"days, many":   {Days: slices.Repeat([]string{"sat"}, 20_000)},
+		"window, long": {Window: word("02:00-05:00" + strings.Repeat(" ", 70_000))},
 	} {
 		w, _ := policed(t, "")
 		err := w.u.SetPolicy(c)
-		if err == nil || !strings.Contains(err.Error(), name) || fault.KindOf(err) != fault.BadInput {
+		setting, _, _ := strings.Cut(name, ",")
+		if err == nil || !strings.Contains(err.Error(), setting) || len(err.Error()) > 500 || fault.KindOf(err) != fault.BadInput {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := os.Stat(filepath.Join(w.u.Dir, policyFile)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s was saved", name)
 		}
 	}
-	w, _ := policed(t, "")
-	must(t, os.WriteFile(filepath.Join(w.u.Dir, policyFile), []byte("{"), 0o644))
-	_, err := w.u.Settings()
-	wantCode(t, err, "bad_policy")
+}
+
+// TestPolicyThatCannotBeRead keeps nobody from setting another, and is told
+// until then.
+func TestPolicyThatCannotBeRead(t *testing.T) {
+	for name, text := range map[string]string{
+		"no JSON": "{", "too long": `{"channel":"` + strings.Repeat("x", mostPolicy) + `"}`, "no day": `{"days":["sat,sun"]}`, "no channel": `{"channel":"nightly","window":""}`,
+	} {
+		w, _ := policed(t, "")
+		must(t, os.WriteFile(filepath.Join(w.u.Dir, policyFile), []byte(text), 0o644))
+		set, err := w.u.Settings()
+		if err != nil || set.Channel != config.Default().Update.Channel || set.Window != config.Default().Update.Window || len(set.Days) != 0 {
+			t.Errorf("%s: %+v, %v", name, set.Update, err)
+		}
+		if s, err := w.u.Status(); err != nil || s.Alarm == nil || s.Alarm.Code != "bad_policy" || s.Alarm.Hint == "" || s.State != deployment.Attention {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+		must(t, w.u.SetPolicy(deployment.PolicyChange{Channel: word("beta"), Days: days()}))
+		if set, err = w.u.Settings(); err != nil || set.Channel != "beta" || len(set.Days) != 7 || set.Trouble != nil {
+			t.Errorf("%s: %+v, %v", name, set, err)
+		}
+		if s, err := w.u.Status(); err != nil || s.Alarm != nil {
+			t.Errorf("%s: the alarm stays: %+v, %v", name, s.Alarm, err)
+		}
+	}
 }
 
 func TestWindow(t *testing.T) {

@@ -25,11 +25,28 @@ func (st *state) banned(digest, artefact string) error {
 
 // ban refuses a release from now on.
 func (st *state) ban(q deployment.Quarantine) {
+	q.Version, q.Says = clip(q.Version), clip(q.Says)
 	st.Banned = slices.DeleteFunc(st.Banned, func(o deployment.Quarantine) bool { return o.Digest == q.Digest && o.Artefact == q.Artefact })
 	st.Banned = append(st.Banned, q)
 	if extra := len(st.Banned) - mostBanned; extra > 0 {
 		st.Banned = st.Banned[extra:]
 	}
+}
+
+// banArtefact refuses, as what is in it is refused, an artefact that was not known
+// to hold that: or it would be fetched and unpacked at every look.
+func (st *state) banArtefact(digest, artefact string) {
+	i := slices.IndexFunc(st.Banned, func(q deployment.Quarantine) bool { return q.Digest == digest })
+	if i < 0 || st.banned("", artefact) != nil {
+		return
+	}
+	q := st.Banned[i]
+	q.Artefact = artefact
+	if st.Banned[i].Artefact == "" {
+		st.Banned[i] = q
+		return
+	}
+	st.ban(q)
 }
 
 // pardon lets a release be tried again that was committed: dpkg may bring what
@@ -82,7 +99,7 @@ func (u *Updater) Pin(version string) (string, error) {
 // among them.
 func (u *Updater) Unpin() error {
 	return u.change("an unpin", func(st *state) error {
-		st.Pinned, st.Held = "", ""
+		st.Pinned, st.Held, st.Hold = "", "", hold{}
 		return nil
 	})
 }

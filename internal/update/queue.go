@@ -18,7 +18,10 @@ func (u *Updater) queue(ctx context.Context, st *state, w Want) (Result, error) 
 		return Result{}, fault.New(fault.Busy, "trial_running", "version %s is on trial, and slot %s is the way back", behind, st.Attempt.From.Slot).
 			Try("wait until the trial has ended, or end it: `whisper-appliance update commit` or `update rollback`")
 	}
-	q := &queued{Door: w.Door, Tree: w.Tree, Behind: behind}
+	if w.Auto && st.Queued != nil { // what somebody asked for, or what would come next anyway
+		return Result{Outcome: Queued, To: deployment.Release{Version: st.Queued.Version}, Behind: behind, Running: true}, nil
+	}
+	q := &queued{Door: w.Door, Tree: w.Tree, Behind: behind, Auto: w.Auto}
 	if w.Tree != "" {
 		m, err := slot.Read(w.Tree)
 		if err != nil {
@@ -42,8 +45,25 @@ func (u *Updater) queue(ctx context.Context, st *state, w Want) (Result, error) 
 		}
 		q.Version = o
 	}
+	return u.enqueue(st, w, q)
+}
+
+// enqueue has q wait. The record tells of what waited before, whose place it
+// takes: whoever asked for that would look for it in vain.
+func (u *Updater) enqueue(st *state, w Want, q *queued) (Result, error) {
+	res := Result{Outcome: Queued, To: deployment.Release{Version: q.Version}, Behind: q.Behind, Running: true}
+	if was := st.Queued; was != nil && was.Version != q.Version {
+		res.Replaced = was.Version
+		st.Unrecorded = &deployment.Record{Transaction: u.newID(), Door: was.Door, Kind: Want{Tree: was.Tree}.kind(), From: st.Attempt.To,
+			To: deployment.Release{Version: was.Version}, Started: u.Now(), Ended: u.Now(), At: deployment.Plan, Outcome: deployment.Canceled,
+			Reason: "replaced", Blame: deployment.Operator,
+			Says: fmt.Sprintf("it waited for the end of the trial of version %s, and version %s was asked for in its place (%s)", q.Behind, q.Version, w.Door)}
+	}
 	st.Queued = q
-	return Result{Outcome: Queued, To: deployment.Release{Version: q.Version}, Behind: behind, Running: true}, u.save(st)
+	if err := u.save(st); err != nil {
+		return res, err
+	}
+	return res, u.record(st)
 }
 
 // keep fetches and verifies a release and gives its version, "" where there is
@@ -80,7 +100,7 @@ func (u *Updater) takeQueued(ctx context.Context) error {
 		return err
 	}
 	next := st.Queued
-	want := Want{Door: next.Door, Tree: next.Tree, Trial: true, queued: true}
+	want := Want{Door: next.Door, Tree: next.Tree, Trial: true, Auto: next.Auto, queued: true}
 	if next.Tree == "" {
 		want.Version = next.Version
 	}

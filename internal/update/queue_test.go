@@ -193,3 +193,78 @@ func TestCancel(t *testing.T) {
 		w.stands(slot.A, slot.A, slot.A)
 	})
 }
+
+// TestQueueReplaced: what waits gives its place only to what somebody asks for,
+// and the record tells of it.
+func TestQueueReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.onTrial("1.1.0")
+	w.apply(w.deploy("1.2.0"), Queued)
+	w.offers("1.3.0")
+	if res := w.apply(Want{Door: deployment.DoorTimer, Trial: true, Auto: true}, Queued); res.To.Version != "1.2.0" || w.state().Queued.Version != "1.2.0" {
+		t.Errorf("%+v, queued %+v", res, w.state().Queued)
+	}
+	if res := w.apply(w.deploy("1.2.0"), Queued); res.Replaced != "" {
+		t.Errorf("%+v", res)
+	}
+	if res := w.apply(Want{Door: deployment.DoorHTTP, Trial: true}, Queued); res.To.Version != "1.3.0" || res.Replaced != "1.2.0" {
+		t.Errorf("%+v", res)
+	}
+	if r := w.last(1); r.To.Version != "1.2.0" || r.Door != deployment.DoorDpkg || r.Outcome != deployment.Canceled || r.Reason != "replaced" || r.Says == "" {
+		t.Errorf("%+v", r)
+	}
+	if st := w.state(); st.Step != onTrial || st.Queued == nil || st.Queued.Auto {
+		t.Errorf("%s, queued %+v", st.Step, st.Queued)
+	}
+}
+
+// TestQueuedByItself: what nobody asked for stays out where it is held by then.
+func TestQueuedByItself(t *testing.T) {
+	w := newWorld(t)
+	w.onTrial("1.1.0")
+	w.offers("1.2.0")
+	w.apply(Want{Door: deployment.DoorTimer, Trial: true, Auto: true}, Queued)
+	w.proves()
+	st := w.state()
+	st.Held = "1.2.0"
+	must(t, w.u.save(st))
+	wantCode(t, errors.Unwrap(w.u.takeQueued(cancelledAtTrial(w))), "held")
+	w.stands(slot.B, slot.B, slot.B)
+}
+
+// TestCancelTooLate: from the switch on, and while something goes on that nobody
+// cancels, it is said so.
+func TestCancelTooLate(t *testing.T) {
+	t.Run("the take-over", func(t *testing.T) {
+		w := newWorld(t)
+		w.m.after = func(verb, unit string) {
+			if verb+unit == "restart"+server {
+				_, err := w.u.Cancel(t.Context(), deployment.DoorHTTP)
+				wantCode(t, err, "not_cancellable")
+			}
+		}
+		w.apply(w.deploy("1.1.0"), OnTrial)
+	})
+	t.Run("a rollback", func(t *testing.T) {
+		w := newWorld(t)
+		w.onTrial("1.1.0")
+		w.m.after = func(verb, unit string) {
+			_, err := w.u.Cancel(t.Context(), deployment.DoorHTTP)
+			wantCode(t, err, "not_cancellable")
+		}
+		w.fails()
+		w.stands(slot.A, slot.A, slot.A)
+	})
+	t.Run("a download", func(t *testing.T) {
+		w := newWorld(t)
+		unlock, err := w.u.lock("a download")
+		must(t, err)
+		defer unlock()
+		ctx, stop := w.u.cancellable(t.Context())
+		defer stop()
+		if res, err := w.u.Cancel(t.Context(), deployment.DoorHTTP); err != nil || !res.Asked {
+			t.Errorf("%+v, %v", res, err)
+		}
+		<-ctx.Done()
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -92,14 +93,13 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 		u.stay(ctx, serving, boot)
 		return errors.Join(u.cameBack(st), u.giveUp(st, "the update was interrupted while the new version was started; the link never moved, or was taken back"))
 	}
-	runs := boot
 	if !boot && u.idle(ctx) == "" {
 		if err := u.follow(ctx, st, to); err != nil {
 			return u.afterFailedSwitch(ctx, st, err)
 		}
-		runs = true
 	}
-	if !runs || !st.Proof || st.Attempt.From.Slot == "" {
+	// A server that is stopped just now has proved nothing: it will be started.
+	if !boot && !u.systemd() || !st.Proof || st.Attempt.From.Slot == "" {
 		return u.commit(st, deployment.Committed)
 	}
 	st.Step = onTrial
@@ -149,13 +149,17 @@ func (u *Updater) follow(ctx context.Context, st *state, name string) error {
 // tried, as without systemd's answer, the error stands, and the next run goes on.
 func (u *Updater) afterFailedSwitch(ctx context.Context, st *state, err error) error {
 	who, reason := blame(err)
+	rotten := slices.Contains(damage(), reason) // it was whole when it was placed
+	if rotten {
+		who = deployment.Environment
+	}
 	outcome := deployment.RolledBack
 	switch {
 	case hasCode(err, slot.RolledBack):
 	case hasCode(err, slot.NotServing):
 		outcome = deployment.Failed
 		st.raise(deployment.ProblemOf(err, u.Now()))
-	case who == deployment.Candidate: // the link still names it
+	case who == deployment.Candidate, rotten: // the link still names it
 		return u.beginRollback(ctx, st, verdict{reason: reason, blame: who, says: err.Error()}, false)
 	default:
 		return err
@@ -177,11 +181,7 @@ func (u *Updater) settleTrial(ctx context.Context, st *state, boot, moved bool) 
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed)
 	case serving != to:
-		v := verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
-		if moved {
-			v = verdict{reason: "slot_damaged", blame: deployment.Environment, says: "its slot was damaged on the disk"}
-		}
-		u.blameTrial(st, v)
+		u.blameTrial(st, u.whoMoved(st, moved))
 		if err := u.cameBack(st); err != nil {
 			return err
 		}
@@ -194,8 +194,20 @@ func (u *Updater) settleTrial(ctx context.Context, st *state, boot, moved bool) 
 		return u.save(st)
 	}
 	return u.beginRollback(ctx, st, verdict{
-		reason: "tries_exhausted", blame: deployment.Candidate, says: fmt.Sprintf("the machine was started %d times during the trial", tries),
+		reason: "tries_exhausted", blame: deployment.Environment, says: fmt.Sprintf("the machine was started %d times during the trial", tries),
 	}, boot)
+}
+
+// whoMoved says why a release on trial serves no more though its trial has not
+// ended. moved tells that its slot was damaged.
+func (u *Updater) whoMoved(st *state, moved bool) verdict {
+	switch {
+	case moved:
+		return verdict{reason: "slot_damaged", blame: deployment.Environment, says: "its slot was damaged on the disk"}
+	case u.Site.TakenBack != nil && !u.Site.TakenBack(st.Attempt.To.Slot, st.Attempt.Started):
+		return verdict{reason: "link_moved", blame: deployment.Environment, says: "`current` was moved back, and not by the gate: by hand, or on a way back that was cut off before it was written down"}
+	}
+	return verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
 }
 
 // settleIdle looks at links that no transaction explains.

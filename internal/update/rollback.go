@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -14,6 +15,7 @@ import (
 // verdict is why a trial ends badly.
 type verdict struct {
 	reason, blame, says string
+	door                deployment.Door // where it was asked for; "" where nobody has
 	evidence            []string
 }
 
@@ -27,7 +29,7 @@ func (u *Updater) blameTrial(st *state, v verdict) {
 		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: v.reason, Says: clip(v.says), At: u.Now()})
 	}
 	if v.blame != deployment.Candidate {
-		st.Held = r.To.Version // or the timer would install it again, into the same trouble
+		st.Held, st.Hold = r.To.Version, hold{v.door, u.Now()} // or the timer would install it again, into the same trouble
 	}
 }
 
@@ -52,7 +54,7 @@ func (u *Updater) goBack(ctx context.Context, st *state, boot bool) error {
 	began := u.Clock()
 	u.show(st, &doing{State: deployment.RollingBack, Phase: deployment.Rollback, Message: "going back to version " + st.Attempt.From.Version})
 	err := u.back(ctx, st, boot)
-	if hasCode(err, "systemd_away") {
+	if hasCode(err, slot.SystemdAway) {
 		return err
 	}
 	outcome := deployment.RolledBack
@@ -81,7 +83,7 @@ func (u *Updater) back(ctx context.Context, st *state, boot bool) error {
 	why, err := u.Site.Idle(ctx)
 	if err != nil {
 		// The next start runs what the link names; until then it is tried again.
-		return fault.New(fault.Unavailable, "systemd_away", "the link goes back, and the server cannot be restarted yet").
+		return fault.New(fault.Unavailable, slot.SystemdAway, "the link goes back, and the server cannot be restarted yet").
 			Because(errors.Join(err, linkAlone())).Try("`systemctl restart whisper-appliance` does it by hand")
 	}
 	if why != "" {
@@ -100,7 +102,7 @@ func (u *Updater) back(ctx context.Context, st *state, boot bool) error {
 // committed to what the other slot holds. The version that it leaves is held
 // until Unpin.
 func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, error) {
-	unlock, err := u.lock("rollback")
+	unlock, err := u.lockFirst("rollback")
 	if err != nil {
 		return Result{}, err
 	}
@@ -110,8 +112,7 @@ func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, e
 		return Result{}, err
 	}
 	if st.Step == onTrial {
-		res := Result{Transaction: st.Attempt.Transaction, Outcome: deployment.RolledBack, From: st.Attempt.To, To: st.Attempt.From, Running: true}
-		return res, u.beginRollback(ctx, st, verdict{reason: "rollback_asked", blame: deployment.Operator, says: "somebody asked for it (" + string(door) + ")"}, false)
+		return u.leaveTrial(ctx, st, door)
 	}
 	to, err := u.otherSlot(ctx, st)
 	if err != nil {
@@ -121,24 +122,30 @@ func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, e
 	return u.run(ctx, st, Want{Door: door, Slot: to, back: true})
 }
 
-// otherSlot is the slot to go back to where no trial runs.
+// leaveTrial takes the trial back because somebody says so.
+func (u *Updater) leaveTrial(ctx context.Context, st *state, door deployment.Door) (Result, error) {
+	res := Result{Transaction: st.Attempt.Transaction, Outcome: deployment.RolledBack, From: st.Attempt.To, To: st.Attempt.From, Running: true}
+	return res, u.beginRollback(ctx, st, verdict{
+		reason: "rollback_asked", blame: deployment.Operator, says: "somebody asked for it (" + string(door) + ")", door: door,
+	}, false)
+}
+
+// otherSlot is the slot to go back to where no trial runs: the one that holds what
+// served before what is committed, and nothing else.
 func (u *Updater) otherSlot(ctx context.Context, st *state) (string, error) {
 	serving, _ := u.links()
 	for _, name := range []string{slot.A, slot.B} {
-		if name == serving {
+		m, err := slot.Read(u.Slots.Path(name))
+		if name == serving || err != nil || st.Before == "" || m.Digest() != st.Before || m.Version == st.Held {
 			continue
 		}
 		if err := u.whole(ctx, name, false); err != nil {
 			continue
 		}
-		m, err := slot.Read(u.Slots.Path(name))
-		if err != nil {
-			return "", err
-		}
 		return name, st.refusal(m)
 	}
-	return "", fault.New(fault.NotFound, "nothing_before", "there is no release to go back to: the other slot is empty or damaged").
-		Try("`whisper-appliance slot list` shows the slots; an older package can be installed with apt")
+	return "", fault.New(fault.NotFound, "nothing_before", "there is no release to go back to: no slot holds, whole, what served before this one").
+		Try("`whisper-appliance slot list` shows the slots, and `slot switch` serves what one holds; an older package can be installed with apt")
 }
 
 // Commit ends the trial well, because somebody says so.
@@ -154,7 +161,7 @@ func (u *Updater) Commit(ctx context.Context) (deployment.Release, error) {
 
 // ofTrial is work on the trial that runs.
 func (u *Updater) ofTrial(ctx context.Context, work func(*state) error) error {
-	unlock, err := u.lock("the end of the trial")
+	unlock, err := u.lockFirst("the end of the trial")
 	if err != nil {
 		return err
 	}
@@ -170,30 +177,51 @@ func (u *Updater) ofTrial(ctx context.Context, work func(*state) error) error {
 }
 
 // Cancel stops an update that has not taken over yet, takes a trial back, and
-// forgets what is queued. Where nothing goes on it is a fault of kind Conflict.
+// forgets what is queued. Where nothing goes on, or nothing that can be stopped,
+// it is a fault of kind Conflict.
 func (u *Updater) Cancel(ctx context.Context, door deployment.Door) (Result, error) {
 	unlock, err := u.lock("a cancellation")
 	if hasCode(err, "slots_busy") {
-		return Result{Outcome: deployment.Canceled}, u.askToStop()
+		return u.stopHolder(err)
 	}
 	if err != nil {
 		return Result{}, err
 	}
+	defer unlock()
 	st, err := u.load()
-	if err == nil && st.Queued != nil {
-		st.Queued = nil
-		err = u.save(st)
-		unlock()
-		return Result{Outcome: deployment.Canceled}, err
-	}
-	unlock()
 	if err != nil {
+		return Result{}, err
+	}
+	if st.Queued != nil {
+		st.Queued = nil
+		return Result{Outcome: deployment.Canceled}, u.save(st)
+	}
+	if st, err = u.settle(ctx, false); err != nil {
 		return Result{}, err
 	}
 	if st.Step == onTrial {
-		return u.Rollback(ctx, door)
+		return u.leaveTrial(ctx, st, door)
 	}
 	return Result{}, fault.New(fault.Conflict, "nothing_to_cancel", "no update is under way").Try("`whisper-appliance update status` shows what goes on")
+}
+
+// stopHolder asks whoever holds the lock to stop, where that is possible. held is
+// the fault that names it.
+func (u *Updater) stopHolder(held error) (Result, error) {
+	if !u.late() {
+		if heard, err := u.askAndSee(); heard || err != nil {
+			return Result{Outcome: deployment.Canceled, Asked: true}, err
+		}
+	}
+	return Result{}, fault.New(fault.Conflict, "not_cancellable", "what goes on cannot be cancelled, or not any more: %v", held).
+		Try("wait until it has ended; `whisper-appliance update rollback` goes back then")
+}
+
+// late tells of an update whose link has moved, or is about to.
+func (u *Updater) late() bool {
+	s, err := deployment.ReadStatus(u.Run)
+	after := []deployment.Phase{deployment.Switch, deployment.TakeOver, deployment.OnTrial, deployment.Commit, deployment.Clean, deployment.Rollback}
+	return err == nil && s.State == deployment.Updating && slices.Contains(after, s.Phase)
 }
 
 // Restart restarts the server that serves, and gives the invocation of the new
@@ -203,7 +231,7 @@ func (u *Updater) Restart(ctx context.Context) (string, error) {
 		return "", fault.New(fault.Unavailable, "no_systemd", "systemd does not run here: there is no server to restart").
 			Try("start the server anew as it was started")
 	}
-	unlock, err := u.lock("a restart of the server")
+	unlock, err := u.lockFirst("a restart of the server")
 	if err != nil {
 		return "", err
 	}

@@ -31,11 +31,11 @@ func (u *Updater) Scrub(ctx context.Context, progress func(done, total int64)) (
 		return nil, err
 	}
 	defer unlock()
-	st, err := u.settle(ctx, false)
+	st, err := u.settled(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := u.cancellable(ctx)
+	ctx, stop := u.yielding(ctx)
 	defer stop()
 	var list []Scrubbed
 	var errs []error

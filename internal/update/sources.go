@@ -32,29 +32,35 @@ func (u *Updater) Check(ctx context.Context) (*deployment.Offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := u.cancellable(ctx)
+	ctx, stop := u.yielding(ctx)
 	defer stop()
 	u.show(st, &doing{State: deployment.Checking, Message: "asking what releases there are"})
-	_, _, err = u.ask(ctx, st)
+	_, err = u.ask(ctx, st)
 	st.now = nil
 	return st.Check.Offer, errors.Join(err, u.save(st))
 }
 
-// ask is one look at the sources: the index, and where its targets are. It
-// notes in st what it has found.
-func (u *Updater) ask(ctx context.Context, st *state) (*trust.Index, trust.Source, error) {
+// found is an index, and where its targets are.
+type found struct {
+	index *trust.Index
+	src   trust.Source
+	from  string // the source's address, with whatever lets the fetcher in: it is shown by fault.Address alone
+}
+
+// ask is one look at the sources. It notes in st what it has found.
+func (u *Updater) ask(ctx context.Context, st *state) (found, error) {
 	set, err := u.Settings()
 	if err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	index, src, from, err := u.index(ctx, set)
-	st.Check = checked{At: u.Now(), Source: from, Error: deployment.ProblemOf(err, u.Now()), Offer: st.Check.Offer, Fetched: st.Check.Fetched}
+	st.Check = checked{At: u.Now(), Source: fault.Address(from), Error: deployment.ProblemOf(err, u.Now()), Offer: st.Check.Offer, Fetched: st.Check.Fetched}
 	if err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	st.Check.Stale = index.Stale
 	st.Check.Offer = u.best(st, set, index)
-	return index, src, nil
+	return found{index, src, from}, nil
 }
 
 // index refreshes what is trusted from the first source that can be believed.
@@ -212,7 +218,7 @@ func (u *Updater) bring(ctx context.Context, set Settings, from string, src trus
 		if u.Fetch == nil {
 			return noFetcher(from)
 		}
-		order := Order{Sources: []string{from}, Target: o.Target, Rate: int64(set.Rate)}
+		order := Order{Sources: []string{from}, Target: o.Target, File: o.Name, Rate: int64(set.Rate)}
 		if err := u.Fetch(ctx, order, func(done int64) { tell(done, o.Length) }); err != nil {
 			return err
 		}
@@ -221,7 +227,7 @@ func (u *Updater) bring(ctx context.Context, set Settings, from string, src trus
 }
 
 func noFetcher(from string) error {
-	return fault.New(fault.Unavailable, "no_fetcher", "nothing here can ask %s", fault.Short(from)).
+	return fault.New(fault.Unavailable, "no_fetcher", "nothing here can ask %s", fault.Short(fault.Address(from))).
 		Try("run the appliance under systemd; or install a file: `whisper-appliance update install FILE.wa`")
 }
 
@@ -297,8 +303,8 @@ func enough(dir string, need int64) error {
 	return nil
 }
 
-// left refuses to go on where hardly anything is left on the disk of dir.
-func left(dir string) error {
+// remains refuses to go on where hardly anything is left on the disk of dir.
+func remains(dir string) error {
 	const least = 1 << 20
 	if free, err := durable.Free(dir); err != nil || free >= least {
 		return nil //nolint:nilerr // the write itself will tell
@@ -318,7 +324,7 @@ func (u *Updater) Download(ctx context.Context, version string) (*deployment.Off
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := u.cancellable(ctx)
+	ctx, stop := u.yielding(ctx)
 	defer stop()
 	offer, err := u.download(ctx, st, version)
 	if st.now = nil; err != nil && st.Check.Error == nil { // who asked over D-Bus sees no other word of it
@@ -329,7 +335,7 @@ func (u *Updater) Download(ctx context.Context, version string) (*deployment.Off
 
 func (u *Updater) download(ctx context.Context, st *state, version string) (*deployment.Offer, error) {
 	u.show(st, &doing{State: deployment.Checking, Message: "asking what releases there are"})
-	index, src, err := u.ask(ctx, st)
+	f, err := u.ask(ctx, st)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +343,7 @@ func (u *Updater) download(ctx context.Context, st *state, version string) (*dep
 	if err != nil {
 		return nil, err
 	}
-	o, err := u.choose(st, set, index, version)
+	o, err := u.choose(st, set, f.index, version)
 	if err != nil || o == nil {
 		return nil, err
 	}
@@ -349,7 +355,7 @@ func (u *Updater) download(ctx context.Context, st *state, version string) (*dep
 		return nil, err
 	}
 	meter := u.meter(st, deployment.Downloading, deployment.Fetch, "downloading version "+o.Version)
-	if _, err := u.fetch(ctx, set, st.Check.Source, src, *o, meter); err != nil {
+	if _, err := u.fetch(ctx, set, f.from, f.src, *o, meter); err != nil {
 		return nil, err
 	}
 	st.Check.Fetched = o.Target

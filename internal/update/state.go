@@ -13,6 +13,7 @@ import (
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/trial"
 )
 
@@ -51,8 +52,10 @@ type state struct {
 
 	// Of the updater.
 	Floor  string              `json:"floor,omitempty"`
+	Before string              `json:"before,omitempty"` // digest of what served before what is committed
 	Pinned string              `json:"pinned,omitempty"`
-	Held   string              `json:"held,omitempty"`
+	Held   string              `json:"held,omitempty"` // one version: what is newer may come
+	Hold   hold                `json:"hold,omitzero"`  // of Held
 	Queued *queued             `json:"queued,omitempty"`
 	Check  checked             `json:"checked,omitzero"`
 	Alarm  *deployment.Problem `json:"alarm,omitempty"`
@@ -65,12 +68,19 @@ type state struct {
 	now *doing // what was shown last of the transaction; no part of the file
 }
 
+// hold is how a version came to be held.
+type hold struct {
+	Door deployment.Door `json:"door,omitempty"` // where a rollback was asked for; "" where a trial ended so by itself
+	At   time.Time       `json:"at,omitzero"`
+}
+
 // queued is a release that waits behind a trial.
 type queued struct {
 	Door    deployment.Door `json:"door"`
 	Version string          `json:"version"`
 	Tree    string          `json:"tree,omitempty"` // directory that it lies in; else it is on offer
 	Behind  string          `json:"behind"`         // version on trial
+	Auto    bool            `json:"auto,omitempty"` // nobody asked for it
 }
 
 // checked is what the last look at the sources has found.
@@ -86,8 +96,9 @@ type checked struct {
 const stateFormat = 1
 
 // load reads the state. A file that is not there is an idle updater; one that
-// cannot be read is an alarm, and its predecessor's word counts for what the
-// links do not tell: floor, pin, quarantine.
+// holds no state is an alarm, and its predecessor's word counts for what the
+// links do not tell: floor, pin, quarantine. That a disk does not give a file
+// just now says nothing of what is in it: it is an error, and nothing is settled.
 func (u *Updater) load() (*state, error) {
 	st, err := readState(filepath.Join(u.Dir, stateFile))
 	if err == nil {
@@ -96,6 +107,12 @@ func (u *Updater) load() (*state, error) {
 	before, prevErr := readState(filepath.Join(u.Dir, stateBefore))
 	if errors.Is(err, fs.ErrNotExist) && errors.Is(prevErr, fs.ErrNotExist) {
 		return &state{Format: stateFormat, Step: idle}, nil
+	}
+	for _, err := range []error{err, prevErr} {
+		if err != nil && !errors.Is(err, errNoState) && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fault.New(fault.Unavailable, "state_unread", "the updater's state cannot be read just now").Because(err).
+				Try("see that the disk is well (`dmesg`), and try again")
+		}
 	}
 	if prevErr != nil {
 		before = &state{Format: stateFormat}
@@ -115,13 +132,16 @@ func readState(path string) (*state, error) {
 	}
 	st := &state{}
 	if err := json.Unmarshal(data, st); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w: %w", path, errNoState, err)
 	}
 	if st.Format != stateFormat {
-		return nil, fmt.Errorf("%s has format %d; this updater reads %d", path, st.Format, stateFormat)
+		return nil, fmt.Errorf("%s: %w: it has format %d; this updater reads %d", path, errNoState, st.Format, stateFormat)
 	}
 	return st, nil
 }
+
+// errNoState is what is wrong with a file that was read and holds no state.
+var errNoState = errors.New("it holds no state")
 
 // save writes the state, and shows it. The old one stays as .prev. On a full
 // disk the ballast makes room.
@@ -169,6 +189,7 @@ func (u *Updater) write(data []byte) error {
 
 // raise is an alarm. One that is the same as before keeps its time.
 func (st *state) raise(p *deployment.Problem) {
+	p.Message, p.Hint = clip(p.Message), clip(p.Hint)
 	if st.Alarm == nil || st.Alarm.Code != p.Code || st.Alarm.Message != p.Message {
 		st.Alarm = p
 	}

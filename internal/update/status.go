@@ -1,14 +1,13 @@
 package update
 
 import (
-	"context"
-	"errors"
-	"io/fs"
+	"cmp"
 	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/release"
 	"whisper-appliance/internal/slot"
 )
@@ -49,10 +48,12 @@ func (u *Updater) Status() (deployment.Status, error) {
 
 func (u *Updater) status(st *state, now *doing) deployment.Status {
 	serving, committed := u.links()
+	policy, trouble := u.policyShown()
+	alarm := cmp.Or(st.Alarm, trouble)
 	s := deployment.Status{
 		State: deployment.Idle, Message: "nothing to do", Current: u.release(serving), Stable: u.release(committed), Golden: u.release(slot.Golden),
-		Floor: st.Floor, Available: st.Check.Offer, Checked: st.Check.At, CheckError: st.Check.Error, Stale: st.Check.Stale, Source: st.Check.Source,
-		Held: st.Held, Pinned: st.Pinned, Quarantined: st.Banned, Alarm: st.Alarm, Last: st.Last, Updated: u.Now(), Policy: u.policyShown(),
+		Floor: st.Floor, Available: st.Check.Offer, Checked: st.Check.At, CheckError: st.Check.Error, Stale: st.Check.Stale, Source: fault.Address(st.Check.Source),
+		Held: st.Held, HeldBy: st.Hold.Door, HeldSince: st.Hold.At, Pinned: st.Pinned, Quarantined: st.Banned, Alarm: alarm, Last: st.Last, Updated: u.Now(), Policy: policy,
 	}
 	if st.Queued != nil {
 		s.Queued = &deployment.Offer{Version: st.Queued.Version, Fetched: true}
@@ -68,28 +69,39 @@ func (u *Updater) status(st *state, now *doing) deployment.Status {
 		s.State, s.Phase, s.Message = deployment.RollingBack, deployment.Rollback, "going back to version "+st.Attempt.From.Version
 	case st.Step != idle:
 		s.State, s.Message = deployment.Updating, "an update is under way"
-	case st.Alarm != nil:
-		s.State, s.Message = deployment.Attention, st.Alarm.Message
+	case alarm != nil:
+		s.State, s.Message = deployment.Attention, alarm.Message
 	case s.Available != nil:
 		s.Message = "version " + s.Available.Version + " is available"
 	}
 	if now != nil {
 		s.State, s.Phase, s.Progress, s.Message, s.PID = now.State, now.Phase, now.Progress, now.Message, os.Getpid()
 		if now.Trial != nil {
-			s.Trial = now.Trial
+			s.Trial = plainTrial(*now.Trial)
 		}
 	}
+	s.Message = clip(s.Message)
 	return s
 }
 
-// policyShown is the policy in force; where the settings cannot be read it is
-// empty, and whatever needs it says so.
-func (u *Updater) policyShown() deployment.Policy {
+// plainTrial is how a trial stands, in words of which a terminal takes no orders.
+func plainTrial(t deployment.TrialStatus) *deployment.TrialStatus {
+	t.Says, t.Evidence = clip(t.Says), slices.Clone(t.Evidence)
+	for i, line := range t.Evidence {
+		t.Evidence[i] = clip(line)
+	}
+	return &t
+}
+
+// policyShown is the policy in force, and what is wrong with the one that was
+// set; where the settings cannot be read it is empty, and whatever needs it says
+// so.
+func (u *Updater) policyShown() (deployment.Policy, *deployment.Problem) {
 	set, err := u.Settings()
 	if err != nil {
-		return deployment.Policy{}
+		return deployment.Policy{}, nil
 	}
-	return deployment.Policy{Channel: set.Channel, Automatic: set.Automatic, Window: set.Window, Days: set.Days, Locked: set.Locked}
+	return deployment.Policy{Channel: set.Channel, Automatic: set.Automatic, Window: set.Window, Days: set.Days, Locked: set.Locked}, set.Trouble
 }
 
 // meter shows how far a phase is, four times a second at most.
@@ -141,46 +153,6 @@ func phaseWords(p deployment.Phase) string {
 		return "cleaning up"
 	}
 	return "going back"
-}
-
-// cancelFile in the run directory asks whoever is at work to stop.
-const cancelFile = "cancel"
-
-// cancellable is ctx, ended as well when somebody asks for it in the run
-// directory.
-func (u *Updater) cancellable(ctx context.Context) (context.Context, func()) {
-	path := filepath.Join(u.Run, cancelFile)
-	os.Remove(path) //nolint:errcheck // an order that came too late for the one before
-	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if os.Remove(path) == nil {
-				cancel(errCanceled)
-			}
-		}
-	}()
-	return ctx, func() {
-		cancel(nil)
-		<-done
-		os.Remove(path) //nolint:errcheck // mostly not there
-	}
-}
-
-// askToStop leaves the order to cancel.
-func (u *Updater) askToStop() error {
-	if err := os.WriteFile(filepath.Join(u.Run, cancelFile), nil, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-		return cannotWrite(u.Run, err)
-	}
-	return nil
 }
 
 func validVersion(v string) error { return release.ValidVersion(v) }

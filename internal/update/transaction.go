@@ -32,6 +32,8 @@ type Result struct {
 	Running     bool               `json:"running"`        // a server runs it now
 	Idle        string             `json:"idle,omitempty"` // why none does
 	Behind      string             `json:"behind,omitempty"`
+	Replaced    string             `json:"replaced,omitempty"` // version that waited, and does so no more
+	Asked       bool               `json:"asked,omitempty"`    // whoever is at it was asked to stop, and will
 }
 
 // transaction is one run of the steps up to the trial.
@@ -55,20 +57,22 @@ type transaction struct {
 // end of ctx, leaves everything as it was; the error says whose fault it is. A
 // release that comes during a trial is fetched, verified and queued.
 func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
-	unlock, err := u.lock(w.String())
+	unlock, err := u.lockFirst(w.String())
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	st, err := u.settle(ctx, false)
+	st, err := u.settled(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	ctx, stop := u.cancellable(ctx)
-	defer stop()
 	if st.Step == onTrial {
+		ctx, stop := u.yielding(ctx) // to keep something for later is to download
+		defer stop()
 		return u.queue(ctx, st, w)
 	}
+	ctx, stop := u.cancellable(ctx)
+	defer stop()
 	return u.run(ctx, st, w)
 }
 
@@ -85,9 +89,6 @@ func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 		return Result{}, err
 	}
 	t.res.Transaction, t.res.From = st.Attempt.Transaction, st.Attempt.From
-	if w.Begun != nil {
-		w.Begun(st.Attempt.Transaction)
-	}
 	err := t.steps(ctx)
 	if t.c != nil {
 		t.c.close() //nolint:errcheck // it was only read
@@ -155,7 +156,11 @@ func (t *transaction) plan(ctx context.Context) error {
 	}
 	t.st.Attempt.To.Slot = t.c.slot
 	t.res.To = t.st.Attempt.To
-	return t.u.save(t.st) // the record of a run that is killed says what it was about
+	err = t.u.save(t.st) // the record of a run that is killed says what it was about
+	if err == nil && t.want.Begun != nil {
+		t.want.Begun(t.st.Attempt.Transaction)
+	}
+	return err
 }
 
 // known is what is known of the candidate before its manifest is.
@@ -283,7 +288,11 @@ func (t *transaction) labelled() error {
 		return fault.New(fault.BadInput, "mislabelled", "the metadata call the release version %s, contract %d, of commit %.12s; it calls itself %s, %d, %.12s",
 			o.Version, o.UnitContract, o.Commit, m.Version, m.Contract, m.Commit).Try("its publisher has to publish it again")
 	}
-	return t.st.banned(m.Digest(), "")
+	err := t.st.banned(m.Digest(), "")
+	if err != nil {
+		t.st.banArtefact(m.Digest(), o.SHA256)
+	}
+	return err
 }
 
 func (t *transaction) publish(ctx context.Context) error {
@@ -344,7 +353,7 @@ func (t *transaction) roomBack() error {
 	if t.c.there {
 		return nil
 	}
-	return errors.Join(left(filepath.Dir(t.u.Slots.Dir)), left(t.u.Dir))
+	return errors.Join(remains(filepath.Dir(t.u.Slots.Dir)), remains(t.u.Dir))
 }
 
 // tries is how many starts of the machine a trial may meet.
@@ -417,14 +426,9 @@ func (t *transaction) conclude(ctx context.Context) error {
 		t.res.Outcome = OnTrial
 		t.st.Attempt.Evidence = t.notes
 		t.st.Step, t.st.now = onTrial, nil
-		if err := t.u.save(t.st); err != nil {
-			return err
-		}
+		err := t.u.save(t.st) // it serves, and is to be judged, though that is not written down
 		faultpoint.Here("update.on_trial")
-		if t.u.Site.Watch == nil {
-			return nil
-		}
-		return t.u.Site.Watch(context.WithoutCancel(ctx))
+		return errors.Join(err, t.u.watched(ctx))
 	}
 	t.enter(deployment.Commit)
 	t.st.Attempt.Evidence = t.notes
@@ -439,6 +443,9 @@ func (t *transaction) nothing() error {
 	}
 	if to := t.res.To.Version; t.want.lenient() && to != "" {
 		t.st.Floor = to // dpkg's word counts, though it found everything done
+		if a := t.st.Alarm; a != nil && a.Code == packageNotServing {
+			t.st.Alarm = nil
+		}
 	}
 	t.st.end()
 	return t.u.save(t.st)

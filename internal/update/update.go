@@ -16,12 +16,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/deployment"
-	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/slot"
 	"whisper-appliance/internal/trial"
 	"whisper-appliance/internal/trust"
@@ -57,6 +55,7 @@ type Updater struct {
 type Order struct {
 	Sources []string // addresses, in the order in which they are asked
 	Target  string   // its plain name; "" = metadata alone
+	File    string   // the name that it has in a repository, with its digest; "" where Target is
 	Rate    int64    // bytes a second, 0 = no limit
 }
 
@@ -65,6 +64,10 @@ type Settings struct {
 	config.Update
 	Locked []string // names of those of channel, automatic, window and days that /etc fixes
 	Source string   // where the package takes releases from, where Sources is empty; "" = nowhere
+
+	// Trouble is that of a policy which cannot be read and does not count; nil
+	// where there is none.
+	Trouble *deployment.Problem
 
 	// Tick lies between two looks at a trial; 0 = a fortieth of its length, a
 	// second at least and 30 at most.
@@ -106,26 +109,17 @@ type Site struct {
 	// is attested.
 	Restart func(ctx context.Context) (invocation string, err error)
 
+	// TakenBack tells whether the gate has left its mark since then: that it took the
+	// server back from the slot name. nil = it leaves none, and a link that is back
+	// is taken for its work.
+	TakenBack func(name string, since time.Time) bool
+
 	// Watch sees to it that a trial is watched after this process has ended.
 	Watch func(ctx context.Context) error
 }
 
 // systemd tells whether there is a server to be moved.
 func (u *Updater) systemd() bool { return u.Site.Switch != nil }
-
-// lock takes the one lock of everything that changes slots. A trial takes it
-// for moments, now and then: for that it waits a little.
-func (u *Updater) lock(what string) (release func(), err error) {
-	for begun := u.Clock(); ; time.Sleep(20 * time.Millisecond) {
-		release, err = slot.Lock(filepath.Join(u.Dir, "lock"), what)
-		if !hasCode(err, "slots_busy") || u.Clock()-begun > patience {
-			return release, err
-		}
-	}
-}
-
-// patience is how long somebody waits for the lock.
-const patience = 500 * time.Millisecond
 
 // newID names a transaction: when it began, and something that is its alone.
 func (u *Updater) newID() string {
@@ -166,5 +160,3 @@ func (u *Updater) links() (serving, committed string) {
 
 // Stay is for how long a daemon waits for work.
 const Stay = time.Minute
-
-var errCanceled = fault.New(fault.Canceled, "canceled", "somebody cancelled the update")

@@ -12,11 +12,12 @@ import (
 )
 
 // Watch judges the trial that runs until it has ended, and then installs what
-// was queued behind it. Without a trial it returns at once. It takes the lock
-// only for what it writes; whoever else ends the trial meanwhile is found out.
-// The end of ctx leaves the trial to a later call.
+// was queued behind it. Without a trial it returns at once. A switch that goes on
+// is waited for, and one that was cut off is settled. It takes the lock only for
+// what it writes; whoever else ends the trial meanwhile is found out. The end of
+// ctx leaves the trial to a later call.
 func (u *Updater) Watch(ctx context.Context) error {
-	st, err := u.load()
+	st, err := u.switched(ctx)
 	if err != nil {
 		return err
 	}
@@ -27,6 +28,30 @@ func (u *Updater) Watch(ctx context.Context) error {
 	}
 	return u.takeQueued(ctx)
 }
+
+// switched is the state once no link is about to move: whoever was about to has
+// done so, or does not live any more, and then it is settled.
+func (u *Updater) switched(ctx context.Context) (*state, error) {
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	for {
+		st, err := u.load()
+		if err != nil || st.Step != armed {
+			return st, err
+		}
+		if _, err := u.Recover(ctx, false); err != nil && !hasCode(err, "slots_busy") {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// glance is between two looks at a switch that goes on.
+const glance = 100 * time.Millisecond
 
 // watch is the trial's loop. One look is a function of its own.
 func (u *Updater) watch(ctx context.Context, st *state) error {
@@ -62,8 +87,17 @@ func rulesOf(set Settings) trial.Rules {
 }
 
 // look takes one sample and does what follows from it. over says that the trial
-// has ended, by this or by somebody else.
+// has ended, by this or by somebody else. A release that was found good, and could
+// not be committed yet, has to be good at later looks, too.
 func (u *Updater) look(ctx context.Context, transaction string, judge *trial.Judge, n int) (over bool, err error) {
+	over, err = u.lookOnce(ctx, transaction, judge, n)
+	if v := judge.Verdict(); !over && v.Final() && v.Word != deployment.Bad {
+		judge.Reopen()
+	}
+	return over, err
+}
+
+func (u *Updater) lookOnce(ctx context.Context, transaction string, judge *trial.Judge, n int) (over bool, err error) {
 	sample, err := u.Site.Look(ctx, n%2 == 0)
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
@@ -73,19 +107,15 @@ func (u *Updater) look(ctx context.Context, transaction string, judge *trial.Jud
 		return false, nil
 	}
 	v := judge.Look(sample)
-	var figures deployment.Figures
-	if v.Word == deployment.Good {
-		figures = u.measure(ctx)
+	lock := u.lock
+	if v.Word != deployment.Inconclusive || v.Capped { // a download must not keep a verdict waiting
+		lock = u.lockFirst
 	}
-	unlock, err := u.lock("the trial")
+	unlock, err := lock("the trial")
 	if hasCode(err, "slots_busy") {
-		if v.Word == deployment.Bad { // a download must not keep a bad release serving
-			err = u.askToStop()
-		} else {
-			err = nil // the next look finds out what became of it
-		}
+		return false, nil // the next look finds out what became of it
 	}
-	if err != nil || unlock == nil {
+	if err != nil {
 		return false, err
 	}
 	defer unlock()
@@ -105,7 +135,6 @@ func (u *Updater) look(ctx context.Context, transaction string, judge *trial.Jud
 		err := u.settleTrial(ctx, st, false, false)
 		return err == nil, err
 	}
-	st.Attempt.Figures = figures
 	return u.act(ctx, st, judge, v)
 }
 
@@ -114,9 +143,10 @@ func (u *Updater) act(ctx context.Context, st *state, judge *trial.Judge, v tria
 	st.Attempt.Requests.Answered, st.Attempt.Requests.Failed, st.Attempt.Requests.Known = counted(st.Credit)
 	switch {
 	case v.Word == deployment.Bad:
-		err = u.beginRollback(ctx, st, verdict{v.Reason, v.Blame, v.Says, v.Evidence}, false)
+		err = u.beginRollback(ctx, st, verdict{reason: v.Reason, blame: v.Blame, says: v.Says, evidence: v.Evidence}, false)
 		return err == nil, err
 	case v.Word == deployment.Good:
+		st.Attempt.Figures = u.measure(ctx)
 		st.Attempt.Says, st.Attempt.Evidence = v.Says, append(st.Attempt.Evidence, v.Evidence...)
 		err = u.commit(st, deployment.Committed)
 		return err == nil, err
@@ -152,12 +182,33 @@ func (u *Updater) measure(ctx context.Context) deployment.Figures {
 	return f
 }
 
-// Trial tells whether a trial runs or is being taken back, or something waits for
-// its end.
+// Trial tells whether a trial runs, is about to or is being taken back, or
+// something waits for its end.
 func (u *Updater) Trial() (bool, error) {
 	st, err := u.load()
 	if err != nil {
 		return false, err
 	}
-	return st.Step == onTrial || st.Step == rollingBack || st.Queued != nil, nil
+	return st.Step == armed || st.Step == onTrial || st.Step == rollingBack || st.Queued != nil, nil
+}
+
+// watched sees to it that somebody watches.
+func (u *Updater) watched(ctx context.Context) error {
+	if u.Site.Watch == nil {
+		return nil
+	}
+	return u.Site.Watch(context.WithoutCancel(ctx))
+}
+
+// settled is settle for a verb: a trial that it meets is watched from then on,
+// though whoever was to do so has died.
+func (u *Updater) settled(ctx context.Context) (*state, error) {
+	st, err := u.settle(ctx, false)
+	if waits, terr := u.Trial(); terr != nil || !waits {
+		return st, err
+	}
+	if werr := u.watched(ctx); werr != nil {
+		u.Log.Error("a release is on trial", "error", werr)
+	}
+	return st, err
 }

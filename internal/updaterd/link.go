@@ -25,10 +25,11 @@ type link struct {
 	room chan struct{} // a token for each call that has been read and not answered
 
 	mu   sync.Mutex
-	open map[callKey]bool // those
+	open map[callKey]int // those, by name
 }
 
-// callKey names a call.
+// callKey names calls. The serial is the sender's to choose: one that wants no
+// answers may give many calls the same.
 type callKey struct {
 	sender string
 	serial uint32
@@ -43,7 +44,7 @@ const greeting = 5 * time.Second
 func (s *Server) open(ctx context.Context) (*link, error) {
 	limited, cancel := context.WithTimeout(ctx, greeting)
 	defer cancel()
-	l := &link{s: s, ctx: ctx, room: make(chan struct{}, mostCalls), open: map[callKey]bool{}}
+	l := &link{s: s, ctx: ctx, room: make(chan struct{}, mostCalls), open: map[callKey]int{}}
 	var err error
 	if l.asks, err = dial(limited, s.Socket); err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func (l *link) incoming(m *dbus.Message) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open[keyOf(m)] = true
+	l.open[keyOf(m)]++
 }
 
 func keyOf(m *dbus.Message) callKey {
@@ -151,23 +152,30 @@ func (l *link) outgoing(m *dbus.Message) {
 	l.answered(callKey{to, serial})
 }
 
-// answered takes a call's token back, once.
+// answered takes the token of one call back.
 func (l *link) answered(k callKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[k] {
+	switch l.open[k] {
+	case 0:
+		return
+	case 1:
 		delete(l.open, k)
-		<-l.room
+	default:
+		l.open[k]--
 	}
+	<-l.room
 }
 
 // call judges a call and does it.
 func (l *link) call(m member, a asked) (out []any, err error) {
 	l.s.working.Add(1)
 	defer l.s.working.Done()
-	if a.msg.Flags&dbus.FlagNoReplyExpected != 0 {
-		defer l.answered(keyOf(a.msg))
-	}
+	defer func() { // an error goes out whether it is wanted or not, and is seen there
+		if err == nil && a.msg.Flags&dbus.FlagNoReplyExpected != 0 {
+			l.answered(keyOf(a.msg))
+		}
+	}()
 	c, err := l.judge(m, a.sender)
 	if err == nil {
 		err = bounded(m, a.in)

@@ -187,3 +187,47 @@ func TestFlood(t *testing.T) {
 	}
 	eventually(t, "quiet", func() bool { return s.Idle() > 0 })
 }
+
+// sameSerial gives every message the same serial.
+type sameSerial struct{}
+
+func (sameSerial) GetSerial() uint32   { return 7 }
+func (sameSerial) RetireSerial(uint32) {}
+
+// TestCallsOfOneName: calls that cannot be told apart and want no answer leave
+// the updater as it was, whether they go well, fail or mean nothing.
+func TestCallsOfOneName(t *testing.T) {
+	b := newBus(t, open)
+	s, c := serve(t, b), client(t, b)
+	conn, err := dial(t.Context(), b.socket, dbus.WithSerialGenerator(sameSerial{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const many = 3 * mostCalls
+	for _, round := range []struct {
+		method string
+		seen   bool
+		fail   error
+	}{{"Cancel", true, nil}, {"Cancel", true, errors.New("no")}, {"Nonsense", false, nil}} {
+		before := s.count()
+		release := make(chan struct{})
+		s.set(round.fail, func(context.Context, string) { <-release })
+		for range many {
+			conn.Object(Name, Path).Go(Interface+"."+round.method, dbus.FlagNoReplyExpected, nil)
+		}
+		if round.seen {
+			eventually(t, "a full house", func() bool { return s.count() == before+mostCalls })
+		}
+		close(release)
+		if round.seen {
+			eventually(t, "the end of "+round.method, func() bool { return s.count() == before+many && s.Idle() > 0 })
+		}
+		s.set(nil, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := c.Cancel(ctx); err != nil {
+			t.Fatalf("after %d calls of %s: %v", many, round.method, err)
+		}
+		cancel()
+	}
+}

@@ -29,9 +29,9 @@ const (
 	stateDir = "/var/lib/whisper-appliance-updater"
 	updater  = "whisper-appliance-updater.service"
 
-	// changeback is a whole way back by hand; a trial lasts as short as it may.
-	rollbackLimit = 20 * time.Second
-	trialLimit    = 90 * time.Second
+	rollbackLimit = time.Minute      // for a way back by hand, while long recordings are transcribed
+	trialLimit    = 90 * time.Second // for a trial of ten seconds
+	updaterPss    = 40 << 20         // bytes that the updater may hold
 )
 
 // settingsOf is how the machines of these tests are updated, unless a test

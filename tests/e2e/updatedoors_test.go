@@ -158,6 +158,7 @@ func (b *box) byBus() {
 	if !strings.Contains(got, `s "trial"`) || !strings.Contains(got, sound.Version) {
 		b.t.Errorf("the properties say %s", got)
 	}
+	b.modest()
 	if r := b.call("Commit"); r.Code != 0 {
 		b.t.Errorf("Commit: %v", r)
 	}
@@ -168,6 +169,20 @@ func (b *box) byBus() {
 	}
 	b.ends()
 	b.by(deployment.DoorDBus, deployment.Committed, b.packaged())
+}
+
+// modest holds the updater, who watches a trial, to its limit.
+func (b *box) modest() {
+	b.t.Helper()
+	sizes, err := b.Pss("whisper-appliance-updater")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	size := sizes[updater]
+	figure(b.t, "the updater in a trial: %.1f MB resident", float64(size)/(1<<20))
+	if size == 0 || size > updaterPss {
+		b.t.Errorf("the updater holds %d bytes, at most %d", size, int64(updaterPss))
+	}
 }
 
 // byFile installs a file, with no source configured.

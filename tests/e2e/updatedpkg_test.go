@@ -88,7 +88,7 @@ func (b *box) inTheMiddle() {
 	b.offer(sound)
 	said := b.must(`systemd-run --quiet --unit=e2e-apply whisper-appliance update apply "$1"
 		n=0
-		until grep -q '"phase": "preflight"' /run/whisper-appliance-updater/status.json; do
+		until grep -q '^ "phase": "preflight"' /run/whisper-appliance-updater/status.json; do
 			n=$((n + 1))
 			[ $n -lt 20000 ] || exit 1
 		done

@@ -55,9 +55,9 @@ func TestUpdateRefused(t *testing.T) {
 		{"a changed byte", `printf X | dd of="$1/$2" bs=1 seek=5000000 conv=notrunc status=none`, []string{"apply", sound.Version}, 65, "artefact_damaged"},
 		{"a byte too few", `truncate -s -1 "$1/$2"`, []string{"apply", sound.Version}, 65, "artefact_damaged"},
 		{"no artefact", `rm "$1/$2"`, []string{"apply", sound.Version}, 69, "artefact_missing"},
-		{"changed metadata", `sed -i s/stable/staple/ "$1"/metadata/*.targets.json`, []string{"check"}, 65, "mix_and_match"},
-		{"metadata that nobody signed", `sed -i 's/"version":/"version":1/' "$1"/metadata/timestamp.json`, []string{"check"}, 65, "bad_signature"},
-		{"no metadata", `rm "$1"/metadata/timestamp.json`, []string{"check"}, 69, "no_metadata"},
+		{"changed metadata", forgetful + `sed -i s/stable/staple/ "$1"/metadata/*.targets.json`, []string{"check"}, 65, "mix_and_match"},
+		{"metadata that nobody signed", `sed -i 's/"version": *\([0-9]\)/"version":9\1/' "$1"/metadata/timestamp.json`, []string{"check"}, 65, "bad_signature"},
+		{"no metadata", `rm "$1"/metadata/timestamp.json`, []string{"check"}, 66, "no_metadata"},
 		{"an older version", "", []string{"apply", older.Version}, 1, "downgrade"},
 		{"another processor's", "", []string{"apply", elsewhere.Version}, 66, "no_such_release"},
 		{"other units", "", []string{"apply", needsMore.Version}, 65, "wrong_contract"},
@@ -85,6 +85,10 @@ func TestUpdateRefused(t *testing.T) {
 	t.Run("a replay", func(t *testing.T) { (&box{b.Machine, t, b.client}).replays() })
 	t.Run("files", func(t *testing.T) { (&box{b.Machine, t, b.client}).badFiles() })
 }
+
+// forgetful begins a script after which nothing is known of the repository: what is
+// known already is not read anew.
+const forgetful = `rm -rf ` + stateDir + `/trust; `
 
 // spoiledIn is the repository that is spoiled, a copy.
 const spoiledIn = "/srv/e2e/spoiled"

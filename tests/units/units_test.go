@@ -116,9 +116,42 @@ func TestSharedSocketStaysNonBlocking(t *testing.T) {
 // TestPrivateSockets: only the port and the API's socket are everybody's.
 func TestPrivateSockets(t *testing.T) {
 	for name, u := range all(t, "whisper*.socket") {
-		open := name == "whisper-appliance.socket"
-		if open != u.has("Socket.SocketMode", "0666") || !open && !u.has("Socket.SocketMode", "0600") {
-			t.Errorf("%s: SocketMode=%v", name, u["Socket.SocketMode"])
+		mode := "0600"
+		switch name {
+		case "whisper-appliance.socket":
+			mode = "0666"
+		case "whisper-appliance-journal.socket": // the server's, and root's by its group: the updater has no other right to it
+			if mode = "0660"; !u.has("Socket.SocketGroup", "root") {
+				t.Errorf("%s: SocketGroup=%v", name, u["Socket.SocketGroup"])
+			}
+		}
+		if !u.has("Socket.SocketMode", mode) {
+			t.Errorf("%s: SocketMode=%v, want %s", name, u["Socket.SocketMode"], mode)
+		}
+	}
+}
+
+// TestSocketsAreRoots: nobody but root can put anything in a socket's place, and
+// the order, which may tell a password, is the fetcher's to read alone.
+func TestSocketsAreRoots(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "units", "tmpfiles.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{
+		"/run/whisper-appliance":               "0755 root root",
+		"/run/whisper-appliance-updater":       "0755 root root",
+		"/run/whisper-appliance-updater/order": "2750 root whisper-appliance-fetch",
+	} {
+		if !strings.Contains(string(data), "\nd "+dir+" "+want+" -\n") {
+			t.Errorf("%s is not %s", dir, want)
+		}
+	}
+	for name, u := range all(t, "whisper*.socket") {
+		for _, path := range u["Socket.ListenStream"] {
+			if strings.HasPrefix(path, "/") && filepath.Dir(path) != "/run/whisper-appliance" {
+				t.Errorf("%s listens at %s", name, path)
+			}
 		}
 	}
 }

@@ -71,7 +71,11 @@ func (b *box) hog(engine string) (said string, took time.Duration) {
 	if r.Code == 0 {
 		b.t.Errorf("the engine answers: %v", r)
 	}
-	return b.must(`journalctl --no-pager --since=@"$1" -o cat _TRANSPORT=kernel + _PID=1`, since), took
+	b.until("systemd says how it ended", time.Minute, func() bool {
+		said = b.must(`journalctl --no-pager --since=@"$1" -o cat _TRANSPORT=kernel + _PID=1`, since)
+		return strings.Contains(said, engine+": Failed with result")
+	})
+	return said, took
 }
 
 // livesOn looks that the server is the process that it was, and transcribes

@@ -47,7 +47,11 @@ func (d *Disk) Fill(leaving int64) (err error) {
 		if surplus <= 0 && surplus > -2*block {
 			return nil
 		}
-		if err := resize(f, surplus); err != nil {
+		err = resize(f, surplus)
+		if errors.Is(err, unix.ENOSPC) { // others were quicker: it is full
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}
 	}

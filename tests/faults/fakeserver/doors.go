@@ -217,6 +217,9 @@ func (s *server) metrics(w http.ResponseWriter, _ *http.Request) {
 	const prefix = "whisper_appliance_"
 	gauge(fmt.Sprintf(`%sbuild_info{commit=%q,goversion=%q,slot=%q,version=%q}`, prefix, s.own.Commit, runtime.Version(), s.own.slot, s.own.Version), 1)
 	gauge(prefix+"ready", ready)
+	gauge(prefix+"engine_model_loaded", ready)
+	gauge(prefix+"jobs", 0)
+	gauge(prefix+"queue_windows", 0)
 	gauge(prefix+"http_requests_in_flight", float64(s.active.Load()))
 	done, failed := float64(s.transcribed.Load()), float64(s.failed.Load())
 	s.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -83,7 +84,20 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if m, err = m.here(role(os.Getenv("LISTEN_FDNAMES")), directory(doors)); err != nil {
+		return errors.Join(errConfig, err)
+	}
 	return newServer(own, m, notifier{os.Getenv("NOTIFY_SOCKET")}).serve(ctx, doors)
+}
+
+// directory is where the first Unix socket lies, "" where there is none.
+func directory(doors []net.Listener) string {
+	for _, l := range doors {
+		if a, ok := l.Addr().(*net.UnixAddr); ok {
+			return filepath.Dir(a.Name)
+		}
+	}
+	return ""
 }
 
 // byHand opens a door for somebody who looks at the program alone.

@@ -10,7 +10,9 @@ import (
 )
 
 // The modes. The first line of share/mode is one of them with its values, which
-// may be left out; the lines after it may set "takes D", the time of a
+// may be left out. "in ROLE MODE" holds in one place alone: preflight, next or
+// server. "marked" is what the file "mode" beside the server's Unix socket says,
+// read at each start; good without it. The lines after the first may set "takes D", the time of a
 // transcription (5ms), and "grace D", how long a stop goes on answering (1.5s).
 // Without the file the server is good.
 const (
@@ -26,6 +28,7 @@ const (
 	failing       = "errors"             // PERCENT (50) of the transcriptions and API calls are 500
 	degradeAfter  = "degrade-after"      // D MODE …: good until D after READY
 	slowStop      = "exit-on-stop-slow"  // D (10s): a stop takes so much longer
+	marked        = "marked"             // see above
 	defaultTakes  = 5 * time.Millisecond // on top of which nothing is computed
 	defaultGrace  = 1500 * time.Millisecond
 	defaultFactor = 3
@@ -40,6 +43,7 @@ type mode struct {
 	value float64       // FACTOR, MIB or PERCENT
 	after time.Duration // D
 	then  *mode         // of degrade-after
+	in    string        // ROLE; "" = everywhere
 
 	takes, grace time.Duration // of the first mode alone
 }
@@ -91,9 +95,14 @@ func parseMode(words []string) (m mode, err error) {
 	if len(words) == 0 {
 		return mode{name: good}, nil
 	}
+	if words[0] == "in" && len(words) > 2 && len(words[1]) > 0 {
+		m, err := parseMode(words[2:])
+		m.in = words[1]
+		return m, err
+	}
 	m, values := mode{name: words[0]}, words[1:]
 	switch m.name {
-	case good, crash, hang, noWatchdog, notReady:
+	case good, crash, hang, noWatchdog, notReady, marked:
 	case slow:
 		m.value, values, err = number(values, defaultFactor)
 	case leak:
@@ -119,6 +128,43 @@ func parseMode(words []string) (m mode, err error) {
 		err = fmt.Errorf("mode %s does not know %q", m.name, values)
 	}
 	return m, err
+}
+
+// roles of a server, by a part of the name of a socket that it is handed.
+const (
+	rehearsal = "preflight"
+	candidate = "next"
+	regular   = "server"
+)
+
+// role is the server's, by the names of its sockets.
+func role(sockets string) string {
+	for _, r := range []string{rehearsal, candidate} {
+		if strings.Contains(sockets, "-"+r+"@") {
+			return r
+		}
+	}
+	return regular
+}
+
+// here is the mode of a server with that role, whose Unix socket is in run.
+func (m mode) here(role, run string) (mode, error) {
+	out := m
+	var err error
+	switch {
+	case m.in != "" && m.in != role:
+		out = mode{name: good}
+	case m.name == marked && (role != regular || run == ""):
+		out = mode{name: good}
+	case m.name == marked:
+		text, readErr := os.ReadFile(filepath.Join(run, "mode"))
+		if readErr != nil && !os.IsNotExist(readErr) {
+			return m, readErr
+		}
+		out, err = parseMode(strings.Fields(string(text)))
+	}
+	out.takes, out.grace = m.takes, m.grace
+	return out, err
 }
 
 func number(words []string, otherwise float64) (float64, []string, error) {

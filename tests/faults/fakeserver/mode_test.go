@@ -22,6 +22,8 @@ func TestParseModes(t *testing.T) {
 		"slow 1.5":                     usual(mode{name: slow, value: 1.5}),
 		"errors 12":                    usual(mode{name: failing, value: 12}),
 		"leak 7":                       usual(mode{name: leak, value: 7}),
+		"in next slow 2":               usual(mode{name: slow, value: 2, in: candidate}),
+		"marked":                       usual(mode{name: marked}),
 		"exit-on-stop-slow 2s":         usual(mode{name: slowStop, after: 2 * time.Second}),
 		"crash-after 2s":               usual(mode{name: degradeAfter, after: 2 * time.Second, then: &mode{name: crash}}),
 		"wedge-after 1m":               usual(mode{name: degradeAfter, after: time.Minute, then: &mode{name: noWatchdog}}),
@@ -35,6 +37,28 @@ func TestParseModes(t *testing.T) {
 	for _, text := range []string{"bad", "crash now", "slow fast", "crash-after soon", "degrade-after 1s bad", "good\ntakes", "good\ntakes long", "good\nspeed 1s"} {
 		if got, err := parseModes(text); err == nil {
 			t.Errorf("%q is taken for %+v", text, got)
+		}
+	}
+}
+
+// TestHere: a mode for one role is good in all others, and what is marked is
+// the server's alone.
+func TestHere(t *testing.T) {
+	run := t.TempDir()
+	if err := os.WriteFile(filepath.Join(run, "mode"), []byte("crash-after 1s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := role("whisper-appliance.socket:whisper-appliance.socket:whisper-appliance-next@a.socket")
+	for _, c := range []struct{ text, role, run, want string }{
+		{"in next crash", next, run, crash}, {"in next crash", regular, run, good}, {"in preflight hang", role("whisper-appliance-preflight@b.socket"), run, hang},
+		{"marked", role("whisper-appliance.socket"), run, degradeAfter}, {"marked", next, run, good}, {"marked", regular, t.TempDir(), good}, {"slow 2", next, run, slow},
+	} {
+		m, err := parseModes(c.text + "\ntakes 1s")
+		if err == nil {
+			m, err = m.here(c.role, c.run)
+		}
+		if err != nil || m.name != c.want || m.takes != time.Second {
+			t.Errorf("%s as %s: %+v, %v; want %s", c.text, c.role, m, err, c.want)
 		}
 	}
 }

@@ -61,13 +61,19 @@ type process struct {
 	status syscall.WaitStatus
 }
 
+var errBroken = errors.New("the unit asks for what is not there")
+
 // spawn starts the service's program with its sockets.
 func (v *service) spawn() (*process, error) {
 	s := v.s
 	s.mu.Lock()
 	s.runs++
+	broken := s.broken
 	path := s.Path("notify-" + strconv.Itoa(s.runs))
 	s.mu.Unlock()
+	if broken {
+		return nil, errBroken
+	}
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, err

@@ -48,10 +48,28 @@ func (s *Supervisor) Serve(path string) error {
 			if err != nil {
 				return
 			}
+			if s.isMuted(path) {
+				c.Close()
+				continue
+			}
 			s.work.Go(func() { s.answer(c) })
 		}
 	})
 	return nil
+}
+
+// Mute hangs up on whoever calls at path, where Serve listens, until it is told
+// otherwise: a bus that is down.
+func (s *Supervisor) Mute(path string, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.muted[path] = on
+}
+
+func (s *Supervisor) isMuted(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.muted[path]
 }
 
 func (s *Supervisor) answer(c net.Conn) {

@@ -96,6 +96,8 @@ type Supervisor struct {
 	mu       sync.Mutex
 	services map[string]*service
 	engines  map[string]bool // those that were started
+	muted    map[string]bool // by the socket's path
+	broken   bool            // no process can be set up
 	runs     int
 }
 
@@ -122,7 +124,7 @@ func Open(c Config) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{config: c, sockets: socks, forks: newForker(), closing: make(chan struct{}), engines: map[string]bool{}}
+	s := &Supervisor{config: c, sockets: socks, forks: newForker(), closing: make(chan struct{}), engines: map[string]bool{}, muted: map[string]bool{}}
 	s.services = map[string]*service{Service: {
 		s: s, program: filepath.Join(c.Home, "current", slot.ServerPath), sockets: []string{Socket}, restart: true, gate: true,
 		unit: fresh(Service), name: strings.TrimSuffix(Service, ".service"),
@@ -192,6 +194,14 @@ func (s *Supervisor) Journal(unit string) string {
 		return v.journal.String()
 	}
 	return ""
+}
+
+// Break keeps every unit's process from being set up, as a drop-in that asks for
+// what is not there does; or ends that. What runs goes on.
+func (s *Supervisor) Break(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = on
 }
 
 // Start starts a unit, and returns when it is up, has failed for the first

@@ -1,0 +1,152 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/slot"
+)
+
+// Files in the run directory are orders to whoever holds the lock. Whoever obeys
+// one removes it.
+const (
+	cancelFile  = "cancel" // stop, whatever it is that you do
+	yieldPrefix = "yield-" // stop if you only look or download; each who asks has a file
+)
+
+var (
+	errCanceled = fault.New(fault.Canceled, "canceled", "somebody cancelled the update")
+	errYielded  = fault.New(fault.Busy, "yielded", "it was ended for a change that does not wait for a look or a download").Try("ask again when that is done")
+)
+
+const (
+	// patience is how long somebody waits for the lock. A trial takes it for
+	// moments, now and then.
+	patience = 500 * time.Millisecond
+	// yieldLimit is how long one who has heard that somebody waits may take to
+	// end: the fetcher has to be stopped.
+	yieldLimit = 15 * time.Second
+	// obeyEvery is how often orders are looked for, some times within patience.
+	obeyEvery = 100 * time.Millisecond
+	lockEvery = 20 * time.Millisecond
+)
+
+func (u *Updater) tryLock(what string) (release func(), err error) {
+	return slot.Lock(filepath.Join(u.Dir, "lock"), what)
+}
+
+// lock takes the one lock of everything that changes slots.
+func (u *Updater) lock(what string) (release func(), err error) {
+	for begun := u.Clock(); ; time.Sleep(lockEvery) {
+		release, err = u.tryLock(what)
+		if !hasCode(err, "slots_busy") || u.Clock()-begun > patience {
+			return release, err
+		}
+	}
+}
+
+// lockFirst is lock for what must not wait for a look or a download: a source
+// decides how long those take. Whoever is at one is asked to end it, and waited
+// for; others are not.
+func (u *Updater) lockFirst(what string) (release func(), err error) {
+	release, err = u.tryLock(what)
+	if !hasCode(err, "slots_busy") {
+		return release, err
+	}
+	order, oerr := os.CreateTemp(u.Run, yieldPrefix+"*")
+	if oerr != nil {
+		return u.lock(what) // nobody can be asked
+	}
+	order.Close()
+	defer os.Remove(order.Name()) //nolint:errcheck // mostly it was obeyed
+	heard := func() bool { _, err := os.Lstat(order.Name()); return err != nil }
+	for begun := u.Clock(); ; time.Sleep(lockEvery) {
+		release, err = u.tryLock(what)
+		waited := u.Clock() - begun
+		if !hasCode(err, "slots_busy") || waited > yieldLimit || waited > patience && !heard() {
+			return release, err
+		}
+	}
+}
+
+// cancellable is ctx, ended as well when somebody asks for it in the run
+// directory.
+func (u *Updater) cancellable(ctx context.Context) (context.Context, func()) {
+	return u.obeying(ctx, map[string]error{cancelFile: errCanceled})
+}
+
+// yielding is cancellable for what only looks or downloads: it ends as well when
+// somebody needs the lock for more.
+func (u *Updater) yielding(ctx context.Context) (context.Context, func()) {
+	return u.obeying(ctx, map[string]error{cancelFile: errCanceled, yieldPrefix + "*": errYielded})
+}
+
+// obeying is ctx, ended by orders: names of files in the run directory, or
+// patterns of them, each with the reason that it gives.
+func (u *Updater) obeying(ctx context.Context, orders map[string]error) (context.Context, func()) {
+	u.takeOrder(cancelFile) // one that came too late for who held the lock before
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(obeyEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for order, why := range orders {
+				if u.takeOrder(order) {
+					cancel(why)
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+		u.takeOrder(cancelFile)
+	}
+}
+
+// takeOrder removes the orders of a pattern and tells whether there were any.
+func (u *Updater) takeOrder(pattern string) (taken bool) {
+	list, err := filepath.Glob(filepath.Join(u.Run, pattern))
+	if err != nil {
+		return false // no pattern here is bad
+	}
+	for _, path := range list {
+		taken = os.Remove(path) == nil || taken
+	}
+	return taken
+}
+
+// askToStop leaves the order to cancel.
+func (u *Updater) askToStop() error {
+	if err := os.WriteFile(filepath.Join(u.Run, cancelFile), nil, 0o600); err != nil {
+		return cannotWrite(u.Run, err)
+	}
+	return nil
+}
+
+// askAndSee leaves the order to cancel, and tells whether somebody has heard it.
+// One that nobody listens to is taken back.
+func (u *Updater) askAndSee() (heard bool, err error) {
+	if err := u.askToStop(); err != nil {
+		return false, err
+	}
+	order := filepath.Join(u.Run, cancelFile)
+	for begun := u.Clock(); u.Clock()-begun < patience; time.Sleep(lockEvery) {
+		if _, err := os.Lstat(order); errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+	}
+	return !u.takeOrder(cancelFile), nil
+}
