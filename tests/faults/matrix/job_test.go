@@ -271,6 +271,6 @@ func (b *bus) fetch(ctx context.Context) error {
 	client := fetch.NewClient()
 	defer client.CloseIdleConnections() // as the end of its process does
 	f := &fetch.Fetcher{Client: client, Dir: b.place.paths().Fetched, Root: root, Now: b.place.now, Pause: 50 * time.Millisecond, Stall: 2 * time.Second}
-	_, err = f.RunFile(ctx, filepath.Join(b.place.paths().UpdaterRun, "request.json"))
+	_, err = f.RunFile(ctx, b.place.paths().Order())
 	return err
 }
