@@ -153,7 +153,7 @@ check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (
 	@CGO_ENABLED=0 go vet -tags faults ./internal/...
 	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
 	@if [ -e $(RUNTIME)/lock ]; then CGO_ENABLED=1 go vet -tags $(ENGINE_TAGS) ./internal/whisper ./cmd/whisper-appliance-engine; fi
-	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run units/gate packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/deb/whisper-appliance); else echo "check: shellcheck is not installed: scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $$(git ls-files '*.sh' .ci/run units/gate packaging/deb/preinst packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/deb/whisper-appliance); else echo "check: shellcheck is not installed: scripts not checked"; fi
 	@CGO_ENABLED=0 go test -json ./... | $(SKIPS)
 	@CGO_ENABLED=0 go test -json -tags faults ./internal/slot ./internal/faultpoint | $(SKIPS)
 	@go run ./tests/acceptance
@@ -200,6 +200,12 @@ e2e: deb model ## the package in containers with systemd as PID 1 (root)
 	@CGO_ENABLED=0 go test -json -count=1 -timeout 40m -tags e2e ./tests/e2e/... | $(SKIPS)
 	@cat $(BUILD)/e2e/figures.txt 2>/dev/null || true
 
+vm: deb model ## the package in a virtual machine: limits of memory, the plug pulled in every phase of an update (root)
+	@packaging/setup.sh vm
+	@rm -f $(BUILD)/vm/figures.txt
+	@CGO_ENABLED=0 go test -json -count=1 -p 1 -timeout 60m -tags e2e ./tests/vm/... | $(SKIPS)
+	@cat $(BUILD)/vm/figures.txt 2>/dev/null || true
+
 peer: ## Debian's own whisper.cpp in build/peer, to be compared with (root)
 	@packaging/setup.sh peer
 	@tests/peer/peer.sh
@@ -214,4 +220,4 @@ clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
 .PHONY: FORCE help setup build engine-runtime deb release docs model run check acceptance test test-tools race test-engine test-subtitles \
-	conformance test-programs e2e peer wer bench clean
+	conformance test-programs e2e vm peer wer bench clean

@@ -19,7 +19,8 @@ import (
 // following shows on a terminal how work goes.
 func (a *app) following(ctx context.Context, work func(context.Context) error) error {
 	f, isFile := a.errOut.(*os.File)
-	if a.jsonOut || !isFile || !term.IsTerminal(int(f.Fd())) {
+	// apt gives its scripts a terminal, and keeps what they write there.
+	if a.jsonOut || a.door == string(deployment.DoorDpkg) || !isFile || !term.IsTerminal(int(f.Fd())) {
 		return work(ctx)
 	}
 	show, stop := context.WithCancel(ctx)

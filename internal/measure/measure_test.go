@@ -394,7 +394,7 @@ func TestUnload(t *testing.T) {
 // TestUpdaterAway: that the updater cannot be reached is no failure of a release.
 func TestUpdaterAway(t *testing.T) {
 	report := smoke.Report{Results: []smoke.Result{{Name: "check-updates", Verdict: smoke.Failed, Says: "updater: it does not answer"}}}
-	away := failing([]component.State{{Name: "updater", Status: component.Failed}})
+	away := []trial.Failing{{Name: "updater", Advisory: true}}
 	if got := judged(report, away, true); !got.OK {
 		t.Errorf("%+v", got)
 	}

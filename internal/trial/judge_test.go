@@ -382,6 +382,20 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestReopen: a verdict that was not carried out is found again, or another.
+func TestReopen(t *testing.T) {
+	j := story{steps: []step{first(), {after: tick, change: request, times: 19, want: early}, looks(1, proven)}}.tell(t)
+	had := j.Credit()
+	j.Reopen()
+	if v, is := j.Verdict(), j.Credit(); v.Final() || is.Healthy != had.Healthy-tick || is.Samples != had.Samples {
+		t.Errorf("%s, %+v after %+v", said(v), is, had)
+	}
+	hung := Sample{At: time.Hour, Up: true, Active: "active", Watchdog: 1}
+	if v := j.Look(hung); v.Word != deployment.Bad || v.Reason != ReasonWatchdog {
+		t.Errorf("%s", said(v))
+	}
+}
+
 // TestResumeKeepsWhatWasBad: failures before a crash of the updater are not forgotten.
 func TestResumeKeepsWhatWasBad(t *testing.T) {
 	fail := func(s *Sample) { s.Smoke = &Smoke{Failed: []string{"http"}} }

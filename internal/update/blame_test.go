@@ -161,7 +161,8 @@ func TestEvidenceByRecord(t *testing.T) {
 func TestRefusedIsBetterThanNothing(t *testing.T) {
 	w := newWorld(t)
 	must(t, os.RemoveAll(w.u.Slots.Golden))
-	w.onTrial("1.1.0")
+	w.offers("1.1.0")
+	w.apply(Want{Trial: true}, OnTrial)
 	digest := w.u.release(slot.A).Digest
 	st := w.state()
 	st.ban(deployment.Quarantine{Version: "1.0.0", Digest: digest, Says: "it was slow", At: w.u.Now()})

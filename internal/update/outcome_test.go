@@ -255,7 +255,7 @@ func TestRollbackFails(t *testing.T) {
 	}
 	w.m.Crash = nil
 	w.onTrial("1.2.0")
-	w.m.Crash = []string{"server 1.0.0", "server 0.9.0"}
+	w.m.Crash = []string{"server 1.0.0", "server 0.9.0", "server 1.1.0"}
 	w.m.launch(server)
 	st := w.state()
 	err := w.u.beginRollback(t.Context(), st, verdict{reason: "restarted", blame: deployment.Candidate, says: "it crashes"}, false)

@@ -109,8 +109,8 @@ func TestUpdateReboot(t *testing.T) {
 	if r := b.last(); r.Outcome != deployment.RolledBack || r.Reason != "tries_exhausted" {
 		t.Errorf("the record says %s, %s", r.Outcome, r.Reason)
 	}
-	if s := b.status(); len(s.Quarantined) != 1 {
-		t.Errorf("the quarantine holds %+v", s.Quarantined)
+	if s := b.status(); s.Held != sound.Version {
+		t.Errorf("held is %q, want %s: the timer would install it again", s.Held, sound.Version)
 	}
 }
 

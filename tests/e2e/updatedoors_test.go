@@ -100,7 +100,7 @@ func (b *box) byHTTP(key, before string) {
 	const at = "/api/v1/updates"
 	b.answers(http.StatusUnauthorized, "POST", at+"/check", "", "")
 	b.answers(http.StatusOK, "POST", at+"/check", key, "", `"update_available":true`, sound.Version)
-	b.answers(http.StatusForbidden, "POST", at+"/apply", key, `{"version":"9.9.9"}`, "not_offered")
+	b.answers(http.StatusConflict, "POST", at+"/apply", key, `{"version":"9.9.9"}`, "not_offered")
 	b.answers(http.StatusAccepted, "POST", at+"/download", key, "")
 	b.until("it is fetched", 30*time.Second, func() bool {
 		s := b.status()
@@ -154,10 +154,10 @@ func (b *box) byBus() {
 		}
 	}
 	b.onTrial(sound.Version)
-	got := b.must(`for p in State Current Transaction Trial; do busctl get-property org.whisperappliance.Updater1 /org/whisperappliance/Updater1 org.whisperappliance.Updater1 $p; done`)
-	if !strings.Contains(got, `s "trial"`) || !strings.Contains(got, sound.Version) {
-		b.t.Errorf("the properties say %s", got)
-	}
+	b.until("the properties say so", 10*time.Second, func() bool {
+		got := b.must(`for p in State Current Transaction Trial; do busctl get-property org.whisperappliance.Updater1 /org/whisperappliance/Updater1 org.whisperappliance.Updater1 $p; done`)
+		return strings.Contains(got, `s "trial"`) && strings.Contains(got, sound.Version)
+	})
 	b.modest()
 	if r := b.call("Commit"); r.Code != 0 {
 		b.t.Errorf("Commit: %v", r)

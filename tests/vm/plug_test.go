@@ -17,7 +17,7 @@ import (
 
 const (
 	statusFile = "/run/whisper-appliance-updater/status.json"
-	cutLimit   = 4 * time.Minute // until the moment of a cut has come
+	cutLimit   = 8 * time.Minute // until the moment of a cut has come
 )
 
 // inPhase is how the updater's status begins in a phase.
