@@ -232,12 +232,18 @@ func resultWords(r update.Result) string {
 		}
 		return fmt.Sprintf("slot %s serves %s already", r.To.Slot, v)
 	case update.Queued:
+		if r.Replaced != "" {
+			return fmt.Sprintf("version %s is queued behind the trial of %s, in place of version %s", v, r.Behind, r.Replaced)
+		}
 		return fmt.Sprintf("version %s is queued behind the trial of %s", v, r.Behind)
 	case update.OnTrial:
 		return fmt.Sprintf("slot %s serves %s, on trial: `whisper-appliance update status` shows how it goes", r.To.Slot, v)
 	case deployment.RolledBack:
 		return fmt.Sprintf("slot %s serves %s again", r.To.Slot, v)
 	case deployment.Canceled:
+		if r.Asked {
+			return "asked to stop"
+		}
 		return "cancelled"
 	}
 	if r.Idle != "" {

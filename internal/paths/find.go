@@ -86,7 +86,7 @@ func (f *finder) installed(p *Paths) {
 	// The release of the package before serves as the slot golden, too.
 	p.SlotName = strings.TrimSuffix(filepath.Base(p.Slot), ".old")
 	root := f.env.Root
-	p.DpkgStatus, p.MachineID = root+dpkgStatus, root+machineID
+	p.DpkgStatus, p.MachineID, p.GateRun = root+dpkgStatus, root+machineID, root+runHome+"-gate"
 	p.Package = []string{root + packageDir, root + command, root + sysusers, root + tmpfiles, root + busPolicy, root + busService}
 	for _, d := range []struct {
 		name string

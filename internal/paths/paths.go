@@ -75,6 +75,7 @@ type Paths struct {
 	Golden     string // the package's own release, which no update writes
 	Updater    string // what the updater must keep; its lock is here too
 	UpdaterRun string // what the updater shows to everybody while the machine runs
+	GateRun    string // what the gate counts, and its marks
 	Fetched    string // what the fetcher brought
 	UpdaterBin string // the updater's program, the package's
 	TrustRoot  string // the root of trust that the package carries

@@ -98,7 +98,7 @@ func (m *Machine) order(o update.Order) error {
 		for _, source := range o.Sources {
 			if fault.Address(source) != source {
 				return fault.New(fault.Conflict, "open_order", "the source %s has a password in it, and everybody could read the order in %s", fault.Short(fault.Address(source)), filepath.Dir(path)).
-					On("update.sources").Try("`systemd-tmpfiles --create whisper-appliance.conf` makes the directory the fetcher's alone")
+					On("update.sources").Try("`apt reinstall whisper-appliance` makes the directory the fetcher's alone")
 			}
 		}
 	}

@@ -140,7 +140,7 @@ func sinceBoot() time.Duration {
 
 func (m *Machine) site() update.Site {
 	return update.Site{
-		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence,
+		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence, TakenBack: m.takenBack,
 	}
 }
 
@@ -188,6 +188,13 @@ func (m *Machine) known(ctx context.Context, name string) (systemd.Unit, error) 
 		return systemd.Unit{}, cmp.Or(err, fmt.Errorf("systemd lists %d units called %s", len(list), name))
 	}
 	return list[0], nil
+}
+
+// takenBack tells whether the gate has left a mark since then that it has taken
+// the slot name back. The mark does not outlive the machine's run.
+func (m *Machine) takenBack(name string, since time.Time) bool {
+	info, err := os.Stat(filepath.Join(m.Paths.GateRun, "taken-"+name))
+	return err == nil && !info.ModTime().Before(since)
 }
 
 // Down tells whether no server runs, nor is being started: then links are all
