@@ -272,15 +272,15 @@ func (a *app) exitCode(err error) int {
 	case journaled(a.errOut, a.journal) && a.log != nil:
 		a.log.Error("not done", "verb", a.verb, logging.Err(err))
 	case a.jsonOut:
-		words := map[string]string{"error": plainLines(err.Error()), "hint": plainLines(fault.Hint(err))}
+		words := map[string]string{"error": plainLines(err.Error(), ""), "hint": plainLines(fault.Hint(err), "")}
 		if known {
 			words["code"], words["field"] = f.Code, f.Field
 		}
 		json.NewEncoder(a.errOut).Encode(words) //nolint:errcheck // nowhere left to say it
 	default:
-		fmt.Fprintf(a.errOut, "whisper-appliance: %s\n", plainLines(err.Error()))
+		fmt.Fprintf(a.errOut, "whisper-appliance: %s\n", plainLines(err.Error(), "  "))
 		if hint := fault.Hint(err); hint != "" {
-			fmt.Fprintf(a.errOut, "try: %s\n", plainLines(hint))
+			fmt.Fprintf(a.errOut, "try: %s\n", plainLines(hint, "  "))
 		}
 	}
 	switch {
@@ -293,8 +293,9 @@ func (a *app) exitCode(err error) int {
 }
 
 // plainLines are words for a terminal, of which it takes no orders: a server or a
-// source may have had its say in them. What is not the first line is set in.
-func plainLines(words string) string {
+// source may have had its say in them. What is not the first line is set in, so
+// that it is not taken for something else.
+func plainLines(words, indent string) string {
 	const mostLines, mostBytes = 50, 4 << 10
 	lines := strings.Split(words, "\n")
 	if len(lines) > mostLines {
@@ -303,7 +304,7 @@ func plainLines(words string) string {
 	for i, line := range lines {
 		lines[i] = fault.Plain(line, mostBytes)
 	}
-	return strings.Join(lines, "\n  ")
+	return strings.Join(lines, "\n"+indent)
 }
 
 // unsure are the codes after which nobody can say that the release before serves.

@@ -21,7 +21,7 @@ type Unit struct {
 	Active     string        `json:"active"` // "active", "inactive", "failed", "activating", …
 	Sub        string        `json:"sub"`    // "running", "listening", "dead", "auto-restart", …
 	Result     string        `json:"result,omitempty"`
-	Exit       int           `json:"exit,omitempty"` // status or signal with which the main process last ended
+	Exit       int           `json:"exit,omitempty"`     // status or signal with which the main process last ended
 	MainPID    int           `json:"main_pid,omitempty"` // 0 where no process runs
 	Restarts   uint32        `json:"restarts"`           // by systemd itself, since it was last started by somebody
 	Since      time.Time     `json:"since,omitzero"`     // of the last change of state

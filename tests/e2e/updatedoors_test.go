@@ -120,7 +120,10 @@ func (b *box) byHTTP(key, before string) {
 		b.t.Errorf("the policy is %+v", p)
 	}
 	pid := b.property(server, "MainPID")
-	b.answers(http.StatusAccepted, "POST", at+"/restart", key, "")
+	b.until("a restart is begun", 10*time.Second, func() bool { // what the bus tells of the end of the trial may be a moment old
+		status, _ := b.ask("POST", at+"/restart", key, "")
+		return status == http.StatusAccepted
+	})
 	b.until("another process serves", 60*time.Second, func() bool {
 		now := b.property(server, "MainPID")
 		return now != pid && now != "0" && b.component("updater") == "ok"
