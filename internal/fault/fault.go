@@ -1,8 +1,9 @@
 // Package fault is the error that a person gets to read: what happened, which
 // field is to blame, and what to try. The CLI turns its Kind into an exit code
 // and the server into a status code, so one failure has the same words through
-// every door. What many messages say, a size or the nearest right name, is
-// worded here as well. It decides nothing else and touches nothing.
+// every door. What many messages say, a size, an address or the nearest right
+// name, is worded here as well, and a stranger's words are made plain. It decides
+// nothing else and touches nothing.
 package fault
 
 import (

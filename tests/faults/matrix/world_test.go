@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/publish"
 	"whisper-appliance/internal/release"
@@ -88,7 +90,22 @@ func (g *goods) tree(version string) string { return filepath.Join(g.dir, "trees
 func (g *goods) repo() string               { return filepath.Join(g.dir, "repo") }
 func (g *goods) root() string               { return filepath.Join(g.dir, "keys", publish.RootName) }
 
+// clearLeft takes away what runs that were killed have left.
+func clearLeft() {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(goodsDir()), "wa-goods-*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range left {
+		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "wa-goods-"))
+		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			os.RemoveAll(dir) //nolint:errcheck // the next run meets it again
+		}
+	}
+}
+
 func (g *goods) make(ctx context.Context) error {
+	clearLeft()
 	if err := os.MkdirAll(filepath.Join(g.dir, "artefacts"), 0o755); err != nil {
 		return err
 	}
