@@ -122,7 +122,7 @@ func (b *box) bounded() {
 func (b *box) writesNothing() {
 	for user, theirs := range map[string]string{serverUser: "/var/lib/whisper-appliance", fetcherUser: "/var/lib/whisper-appliance-fetch"} {
 		for _, path := range []string{stateDir + "/state.json", stateDir + "/policy.json", stateDir + "/deployments.jsonl", stateDir + "/new", stateDir + "/trust/new", stateDir + "/lock",
-			"/run/whisper-appliance-updater/request.json", "/run/whisper-appliance-updater/status.json", "/run/whisper-appliance-updater/new",
+			"/run/whisper-appliance-updater/order/request.json", "/run/whisper-appliance-updater/status.json", "/run/whisper-appliance-updater/new",
 			"/opt/whisper-appliance/new", "/opt/whisper-appliance/slots/a/new", "/opt/whisper-appliance/slots/a/bin/whisper-appliance-server", "/opt/whisper-appliance/.staging/new",
 			"/usr/lib/whisper-appliance/trust/root.json", "/etc/whisper-appliance/config.toml", "/run/whisper-appliance-gate/whisper-appliance",
 			"/var/lib/whisper-appliance-fetch/result.json", "/var/lib/whisper-appliance-fetch/repository/targets/new", "/var/lib/whisper-appliance/models/new"} {
