@@ -163,8 +163,8 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 
 # setup.sh has installed ffmpeg: no test may miss it.
 test: export WA_NO_SKIP := ffmpeg is not installed
-test: test-tools model ## every suite, each with its time and budget (35 minutes at most)
-	@tests/suite.sh check=180 race=240 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs e2e=900
+test: test-tools model ## every suite, each with its time and budget (40 minutes at most)
+	@tests/suite.sh check=300 race=400 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs faults=300:test-faults e2e=1300
 
 test-tools: ## install what the suites need beside the build's tools
 	@packaging/setup.sh test
@@ -200,6 +200,21 @@ e2e: deb model ## the package in containers with systemd as PID 1 (root)
 	@CGO_ENABLED=0 go test -json -count=1 -timeout 40m -tags e2e ./tests/e2e/... | $(SKIPS)
 	@cat $(BUILD)/e2e/figures.txt 2>/dev/null || true
 
+# The fast subset: a cell of each kind, every kill, some of the cuts. Root.
+test-faults: ## an update with a fault in each of its steps, in short (root)
+	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... | $(SKIPS)
+
+NOTES := $(CURDIR)/$(BUILD)/faults/notes
+faults: ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 minutes)
+	@mkdir -p $(BUILD)/faults && rm -f $(NOTES)
+	@began=$$SECONDS; status=0; \
+	FAULTS=all FAULTS_NOTES=$(NOTES) go test -json -count=1 -p 1 -timeout 90m -tags e2e,faults ./tests/faults/... | $(SKIPS) || status=$$?; \
+	go run ./tests/faults/table -commit $(COMMIT) -took $$((SECONDS - began))s -save . $(NOTES) && exit $$status
+
+SOAK ?= 100
+soak: ## SOAK updates and rollbacks in a row: all as expected, and nothing grows (root)
+	@SOAK=$(SOAK) go test -count=1 -timeout 120m -tags e2e,faults -run TestSoak -v ./tests/faults/matrix
+
 vm: deb model ## the package in a virtual machine: limits of memory, the plug pulled in every phase of an update (root)
 	@packaging/setup.sh vm
 	@rm -f $(BUILD)/vm/figures.txt
@@ -220,4 +235,4 @@ clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
 .PHONY: FORCE help setup build engine-runtime deb release docs model run check acceptance test test-tools race test-engine test-subtitles \
-	conformance test-programs e2e vm peer wer bench clean
+	conformance test-programs e2e test-faults faults soak vm peer wer bench clean

@@ -88,7 +88,7 @@ func TestPurgeLeavesNothing(t *testing.T) {
 // otherVersion is later than any of ours.
 const otherVersion = "99.0.0"
 
-// otherRelease is built from the same sources under another version.
+// otherRelease makes the tree of a release of the same sources under that version.
 func otherRelease(t *testing.T) (slot string) {
 	t.Helper()
 	slot = filepath.Join(t.TempDir(), "slot")
@@ -98,11 +98,15 @@ func otherRelease(t *testing.T) (slot string) {
 	return slot
 }
 
-// pack makes a package of a release, by the script that builds the one under test.
-func pack(t *testing.T, slot string) string {
+// pack makes a package of a release in dir, by the script that builds the one
+// under test.
+func pack(t *testing.T, slot, dir string) {
 	t.Helper()
-	lines := strings.Split(onHost(t, "", filepath.Join("packaging", "deb", "build.sh"), slot, "amd64", t.TempDir()), "\n")
-	return lines[len(lines)-1]
+	made := filepath.Join(dir, "made")
+	lines := strings.Split(onHost(t, "", filepath.Join("packaging", "deb", "build.sh"), slot, "amd64", made), "\n")
+	if err := os.Rename(lines[len(lines)-1], dir+".deb"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // onHost runs a command in the checkout and gives what it prints.
@@ -179,19 +183,23 @@ func TestPackageLife(t *testing.T) {
 }
 
 // bringOthers puts a later release into the machine, and one whose server does
-// not come up.
+// not come up. The first test that wants them makes them.
 func (b *box) bringOthers() {
 	b.t.Helper()
-	slot := otherRelease(b.t)
-	if err := b.CopyIn(b.t.Context(), pack(b.t, slot), otherIn, 0o644); err != nil {
-		b.t.Fatal(err)
+	other, broken := filepath.Join(shop(b.t).Dir, "other"), filepath.Join(shop(b.t).Dir, "broken")
+	if _, err := os.Stat(broken + ".deb"); err != nil {
+		slot := otherRelease(b.t)
+		pack(b.t, slot, other)
+		server := filepath.Join(slot, "bin", "whisper-appliance-server")
+		if err := os.WriteFile(server, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+		pack(b.t, slot, broken)
 	}
-	server := filepath.Join(slot, "bin", "whisper-appliance-server")
-	if err := os.WriteFile(server, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.CopyIn(b.t.Context(), pack(b.t, slot), brokenIn, 0o644); err != nil {
-		b.t.Fatal(err)
+	for from, to := range map[string]string{other: otherIn, broken: brokenIn} {
+		if err := b.CopyIn(b.t.Context(), from+".deb", to, 0o644); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 }
 

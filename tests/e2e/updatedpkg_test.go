@@ -50,7 +50,7 @@ func TestUpdateDpkg(t *testing.T) {
 	b.must(`test ! -e ` + goldenOld)
 	b.aptUsable()
 	b.brokenPackage(before)
-	b.inTheMiddle()
+	b.inTheMiddle(before)
 }
 
 // aptUsable wants dpkg to have nothing half done.
@@ -83,7 +83,7 @@ func (b *box) brokenPackage(before string) {
 }
 
 // inTheMiddle configures the package while a transaction is under way.
-func (b *box) inTheMiddle() {
+func (b *box) inTheMiddle(before string) {
 	b.t.Helper()
 	b.offer(sound)
 	said := b.must(`systemd-run --quiet --unit=e2e-apply whisper-appliance update apply "$1"
@@ -96,6 +96,12 @@ func (b *box) inTheMiddle() {
 	b.t.Logf("dpkg says\n%s", said)
 	b.onTrial(sound.Version)
 	b.aptUsable()
+	// It was told that somebody is at it, or it came when the trial had begun.
+	queued := b.status().Queued != nil
 	b.does(nil, "commit")
+	if queued {
+		b.onTrial(before)
+		b.does(nil, "commit")
+	}
 	b.ends()
 }

@@ -55,7 +55,7 @@ func TestUpdateRefused(t *testing.T) {
 		{"a changed byte", `printf X | dd of="$1/$2" bs=1 seek=5000000 conv=notrunc status=none`, []string{"apply", sound.Version}, 65, "artefact_damaged"},
 		{"a byte too few", `truncate -s -1 "$1/$2"`, []string{"apply", sound.Version}, 65, "artefact_damaged"},
 		{"no artefact", `rm "$1/$2"`, []string{"apply", sound.Version}, 69, "artefact_missing"},
-		{"changed metadata", forgetful + `sed -i s/stable/staple/ "$1"/metadata/*.targets.json`, []string{"check"}, 65, "mix_and_match"},
+		{"changed metadata", forgetful + `sed -i s/stable/staple/ "$1"/metadata/*.targets.json`, []string{"check"}, 65, "bad_signature"},
 		{"metadata that nobody signed", `sed -i 's/"version": *\([0-9]\)/"version":9\1/' "$1"/metadata/timestamp.json`, []string{"check"}, 65, "bad_signature"},
 		{"no metadata", `rm "$1"/metadata/timestamp.json`, []string{"check"}, 66, "no_metadata"},
 		{"an older version", "", []string{"apply", older.Version}, 1, "downgrade"},
