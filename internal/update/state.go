@@ -183,7 +183,9 @@ func (u *Updater) write(data []byte) error {
 		} else if err != nil {
 			return err
 		}
-		return os.Rename(fresh, before)
+		err := os.Rename(fresh, before)
+		os.Remove(fresh) //nolint:errcheck // it stays only where both are one file, as after a cut before the new state had its name
+		return err
 	})
 }
 
