@@ -36,6 +36,8 @@ LOCK    := packaging/engine-runtime.lock
 # netgo and osusergo keep the host's C library out of the engine, which runs on
 # the runtime's own.
 ENGINE_TAGS := whisper,netgo,osusergo
+# Its identities are made from the flags of cgo, which name the directory.
+NAMELESS    := -buildid= -extldflags=-Wl,--build-id=none
 GO_SOURCES  := $(filter-out %_test.go tests/%,$(shell git ls-files -co --exclude-standard -- '*.go' '*.c' '*.h' 'internal/*/web/*' 2>/dev/null)) go.mod go.sum
 PROGRAMS    := whisper-appliance whisper-appliance-server whisper-appliance-decode
 
@@ -85,7 +87,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(STAMPED) $(GO_SOURCES)
 	@echo "building $(FULL) ($(COMMIT))" >&2
 	@mkdir -p $(SLOT)/bin $(SLOT)/lib $(SLOT)/share/doc
 	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ $(PROGRAMS:%=./cmd/%)
-	@CGO_ENABLED=1 go build -buildmode=pie -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
+	@CGO_ENABLED=1 go build -buildmode=pie -tags $(ENGINE_TAGS) -ldflags '$(LDFLAGS) $(NAMELESS)' -o $(SLOT)/bin/ ./cmd/whisper-appliance-engine
 	@rm -rf $(SLOT)/lib/engine $(SLOT)/share/doc/engine
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
