@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -60,10 +61,14 @@ func newSlotBench(t *testing.T) *slotBench {
 	b.paths = paths.Paths{
 		Kind: paths.Installed, Slots: filepath.Join(home, "opt", "slots"), Current: filepath.Join(home, "opt", "current"),
 		Stable: filepath.Join(home, "opt", "stable"), Golden: filepath.Join(home, "lib", "golden"), Updater: filepath.Join(home, "updater"),
+		UpdaterBin: filepath.Join(home, "lib", "whisper-appliance-updater"), FetchBin: filepath.Join(home, "lib", "whisper-appliance-fetch"),
 		Shipped: filepath.Join(home, "units"), DpkgStatus: filepath.Join(home, "status"), APISocket: filepath.Join(home, "api.sock"),
 	}
 	b.paths.Slot, b.paths.SlotName = b.paths.Golden, slot.Golden
 	writeRelease(t, b.paths.Golden, "9.0.0+dev")
+	for _, path := range []string{b.paths.UpdaterBin, b.paths.FetchBin} {
+		b.program(t, path, "9.0.0+dev", "c0ffee")
+	}
 	slots, err := b.slots()
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +76,15 @@ func newSlotBench(t *testing.T) *slotBench {
 	slots.Owned = os.Geteuid() == 0
 	b.s = slots
 	return b
+}
+
+// program writes one that prints its version.
+func (b *slotBench) program(t *testing.T, path, version, commit string) {
+	t.Helper()
+	text := fmt.Sprintf("#!/bin/sh\necho '%s %s (commit %s of 2026-01-02T03:04:05Z)'\n", filepath.Base(path), version, commit)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // command runs a line of the commands of this file.

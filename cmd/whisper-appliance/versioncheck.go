@@ -53,7 +53,7 @@ func (a *app) versionCheck(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list := append(a.onDisk(ctx, dir), a.inPackage()...)
+	list := append(a.onDisk(ctx, dir), a.inPackage(ctx)...)
 	list = append(list, a.running(ctx)...)
 	list = append(list, a.answered(ctx)...)
 	list = append(list, a.tagged(ctx, dir)...)
@@ -141,7 +141,7 @@ func (a *app) onDisk(ctx context.Context, dir string) []sight {
 		if path == filepath.Join(dir, slot.EnginePath) {
 			command = at.EngineProgram()
 		}
-		list = append(list, askProgram(ctx, path, append(command, "--version")))
+		list = append(list, askProgram(ctx, path, ofRelease, append(command, "--version")))
 	}
 	return list
 }
@@ -158,10 +158,10 @@ func versionFile(path string) sight {
 
 // askProgram runs a program that prints version.Line. One that does not agrees
 // with nothing.
-func askProgram(ctx context.Context, path string, command []string) sight {
+func askProgram(ctx context.Context, path, group string, command []string) sight {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	s := sight{What: path, group: ofRelease}
+	s := sight{What: path, group: group}
 	out, err := exec.CommandContext(ctx, command[0], command[1:]...).Output()
 	if err != nil {
 		s.Note = "does not say: " + err.Error()
@@ -176,8 +176,9 @@ func askProgram(ctx context.Context, path string, command []string) sight {
 	return s
 }
 
-// inPackage compares what dpkg believes with the release that the package brought.
-func (a *app) inPackage() []sight {
+// inPackage compares what dpkg believes with the release that the package
+// brought, and with the package's own programs, which change the slots.
+func (a *app) inPackage(ctx context.Context) []sight {
 	if a.paths.Golden == "" {
 		return nil
 	}
@@ -195,7 +196,11 @@ func (a *app) inPackage() []sight {
 	if err != nil {
 		pkg.State, pkg.Note = unknown, err.Error()
 	}
-	return []sight{golden, pkg}
+	list := []sight{golden, pkg}
+	for _, path := range []string{a.paths.UpdaterBin, a.paths.FetchBin} {
+		list = append(list, askProgram(ctx, path, ofPackage, []string{path, "--version"}))
+	}
+	return list
 }
 
 // packageVersion reads dpkg's status file: paragraphs of "Field: value".

@@ -61,7 +61,7 @@ func TestVersionCheck(t *testing.T) {
 	b.installed(t)
 	b.write(t, b.paths.DpkgStatus, "Package: whisper-appliance\nStatus: install ok installed\nVersion: 9.0.0+dev\n")
 	out, err := b.command("version --check")
-	if err != nil || strings.Count(out, agrees) != 7 || strings.Contains(out, differs) || strings.Contains(out, unknown) {
+	if err != nil || strings.Count(out, agrees) != 9 || strings.Contains(out, differs) || strings.Contains(out, unknown) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	engine := filepath.Join(b.s.Path("a"), "lib/engine/ld.so")
@@ -91,5 +91,30 @@ func TestVersionCheck(t *testing.T) {
 	}
 	if out, err = b.command("version --check"); err == nil || !strings.Contains(err.Error(), "engine does not say: exit status 3") {
 		t.Errorf("one that does not start: %v\n%s", err, out)
+	}
+}
+
+// TestVersionCheckOfThePackage: updater and fetcher are of the package's
+// release, whatever serves.
+func TestVersionCheckOfThePackage(t *testing.T) {
+	b := newSlotBench(t)
+	b.installed(t)
+	b.write(t, b.paths.DpkgStatus, "Package: whisper-appliance\nStatus: install ok installed\nVersion: 9.0.0+dev\n")
+	for _, c := range []struct{ name, path, version, commit, odd string }{
+		{"an old updater", b.paths.UpdaterBin, "8.0.0", "old", "whisper-appliance-updater is 8.0.0 old"},
+		{"a fetcher of another build", b.paths.FetchBin, "9.0.0+dev", "other", "whisper-appliance-fetch is 9.0.0+dev other"},
+	} {
+		b.program(t, c.path, c.version, c.commit)
+		out, err := b.command("version --check")
+		if err == nil || b.exitCode(err) != exitError || !strings.Contains(err.Error(), c.odd) || strings.Count(out, differs) != 1 {
+			t.Errorf("%s: %v\n%s", c.name, err, out)
+		}
+		b.program(t, c.path, "9.0.0+dev", "c0ffee")
+	}
+	if err := os.Remove(b.paths.FetchBin); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.command("version --check"); err == nil || !strings.Contains(err.Error(), "whisper-appliance-fetch does not say") {
+		t.Errorf("one that is missing: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func (p Paths) Check(u User) []Finding {
 	list := make([]Finding, len(p.list))
 	for i, e := range p.list {
 		c := checker{user: u, installed: p.Kind == Installed, f: Finding{Entry: e, Verdict: OK}}
-		c.check(ruleOf(e.Name))
+		c.check(p.ruleOf(e.Name))
 		list[i] = c.f
 	}
 	p.together(list)

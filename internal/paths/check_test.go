@@ -33,7 +33,7 @@ func appliance(t *testing.T) (string, Paths) {
 	}
 	env := machine(root+slotsDir+"/a/bin/x", map[string]string{"PATH": root + "/bin"}, nil)
 	env.Root = root
-	for _, file := range []string{"/bin/ffmpeg", "/usr/bin/ffmpeg", packageDir + "/whisper-appliance-updater", packageDir + "/trust/root.json"} {
+	for _, file := range []string{"/bin/ffmpeg", "/usr/bin/ffmpeg", packageDir + "/whisper-appliance-updater", packageDir + "/whisper-appliance-fetch", packageDir + "/trust/root.json"} {
 		file = root + file
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -130,19 +130,65 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
+// TestCheckOfARehearsal: that it cannot write the models is as it should be
+// there, and there alone.
+func TestCheckOfARehearsal(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("judging for another user needs root")
+	}
+	root, p := appliance(t)
+	reachable(t, root)
+	for _, c := range []struct {
+		state   string
+		mode    os.FileMode
+		verdict Verdict
+		what    string
+	}{
+		{rehearsalState, 0o755, OK, ""},
+		{rehearsalState, 0o700, Problem, "may not read it"},
+		{"other", 0o755, Problem, "may not write to it"},
+	} {
+		p := p
+		p.State = filepath.Join(filepath.Dir(p.State), c.state)
+		if err := os.MkdirAll(p.State, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(p.State, "models")
+		os.Remove(link) //nolint:errcheck // of the case before
+		if err := os.Symlink(root+stateHome+"/models", link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(root+stateHome+"/models", c.mode); err != nil {
+			t.Fatal(err)
+		}
+		p.list = []Entry{{"models", link, "state directory"}}
+		f := finding(t, p.Check(User{Name: "server", UID: 12345, GIDs: []int{12346}}), "models")
+		if f.Verdict != c.verdict || !strings.Contains(f.What, c.what) {
+			t.Errorf("%s, mode %o: %s, %q", c.state, c.mode, f.Verdict, f.What)
+		}
+	}
+}
+
+// reachable lets everybody into root and what is above it, which are the
+// test's own temporary directories.
+func reachable(t *testing.T, root string) {
+	t.Helper()
+	for dir := root; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestCheckForAnother: what root sees is judged with the server's rights.
 func TestCheckForAnother(t *testing.T) {
 	root, p := appliance(t)
 	if os.Geteuid() != 0 {
 		t.Skip("giving files away needs root")
 	}
-	for dir := root; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&0o001 == 0 {
-			if err := os.Chmod(dir, 0o755); err != nil { // the test's own temporary directories
-				t.Fatal(err)
-			}
-		}
-	}
+	reachable(t, root)
 	server := User{Name: "server", UID: 12345, GIDs: []int{12346}}
 	for _, dir := range []string{stateHome, stateHome + "/models", stateHome + "/spool"} {
 		if err := os.Chown(root+dir, server.UID, 12346); err != nil {

@@ -101,6 +101,7 @@ func (f *finder) installed(p *Paths) {
 		{"updater run", &p.UpdaterRun, root + runHome + "-updater"},
 		{"fetched", &p.Fetched, root + stateHome + "-fetch"},
 		{"updater program", &p.UpdaterBin, root + packageDir + "/" + product + "-updater"},
+		{"fetcher program", &p.FetchBin, root + packageDir + "/" + product + "-fetch"},
 		{"trust root", &p.TrustRoot, root + packageDir + "/trust/root.json"},
 		{"source", &p.Source, root + packageDir + "/trust/source"},
 		{"golden before", &p.GoldenOld, root + packageDir + "/golden.old"},

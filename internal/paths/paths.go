@@ -78,6 +78,7 @@ type Paths struct {
 	GateRun    string // what the gate counts, and its marks
 	Fetched    string // what the fetcher brought
 	UpdaterBin string // the updater's program, the package's
+	FetchBin   string // likewise the fetcher's
 	TrustRoot  string // the root of trust that the package carries
 	Source     string // file with the address that the package takes releases from
 	MachineID  string // file with the id of this installation of the system

@@ -1,6 +1,9 @@
 package paths
 
-import "io/fs"
+import (
+	"io/fs"
+	"path/filepath"
+)
 
 // rule is what should be at a path.
 type rule struct {
@@ -12,6 +15,20 @@ type rule struct {
 	grows   bool   // it needs free space
 	closed  fs.FileMode
 	missing string // what to do where it should be there and is not; "" where it may be missing
+}
+
+// rehearsalState is the last part of the state directory that the unit of a
+// rehearsal names.
+const rehearsalState = product + "-preflight"
+
+// ruleOf is the rule for a name of List as this server goes by it. A rehearsal
+// has a link to the models, and may read them alone.
+func (p Paths) ruleOf(name string) rule {
+	r := ruleOf(name)
+	if name == "models" && filepath.Base(p.State) == rehearsalState {
+		r.made, r.write, r.grows, r.read = false, false, false, true
+	}
+	return r
 }
 
 // ruleOf is the rule for a name of List. Units make the run directory of an
@@ -28,7 +45,7 @@ func ruleOf(name string) rule {
 		return rule{kind: "link", shipped: true}
 	case "updater", "updater run", "fetched", "golden before", "drop-ins", "config.d", "configuration":
 		return rule{kind: "directory"}
-	case "updater program", "trust root":
+	case "updater program", "fetcher program", "trust root":
 		return rule{kind: "file", shipped: true}
 	case "source":
 		return rule{kind: "file"}

@@ -52,15 +52,27 @@ func (s *Server) permit(r *http.Request, scope auth.Scope) error {
 		return nil
 	}
 	c := s.Config().Auth
-	_, err := auth.Judge(caller(r), scope, auth.Policy{
+	access, err := auth.Judge(caller(r), scope, auth.Policy{
 		OpenTo:         auth.Openness(c.OpenTo),
 		TrustedProxies: c.TrustedProxies,
 		OwnUID:         uint32(os.Getuid()),
 	}, s.Keys)
 	if err != nil { // what a watcher of the log, fail2ban say, looks for
 		s.logOf(r.Context()).Warn("access refused", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "reason", err.Error())
+	} else if scope == auth.Admin {
+		s.granted(r, access)
 	}
 	return err
+}
+
+// granted notes who administers, and by what right: the key's name, or the user
+// on this machine. The updater, which is asked by the server, knows neither.
+func (s *Server) granted(r *http.Request, a auth.Access) {
+	log := s.logOf(r.Context())
+	if a.UID != nil {
+		log = log.With("uid", *a.UID)
+	}
+	log.Info("access granted", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "key", a.Key)
 }
 
 // knownKey refuses a key that is wrong, wherever it is shown: whoever sends

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -182,6 +184,46 @@ func TestOtherUnixUser(t *testing.T) {
 			if w.Code != want {
 				t.Errorf("uid %d, %s: %d, want %d", uid, door, w.Code, want)
 			}
+		}
+	}
+}
+
+// TestChangesAreNoted: the log has who changed something, by his key's name or
+// as a user of this machine, and nothing of who only looked or was refused.
+func TestChangesAreNoted(t *testing.T) {
+	r, _ := updating(t)
+	var log bytes.Buffer
+	r.Log = slog.New(slog.NewTextHandler(&log, nil))
+	h := r.Handler()
+	root := uint32(0)
+	for _, c := range []struct {
+		door, key string
+		uid       *uint32
+		want      string // "" = nothing
+	}{
+		{"PUT /api/v1/updates/policy", adminKey, nil, "method=PUT path=/api/v1/updates/policy key=admin\n"},
+		{"POST /api/updates/rollback", adminKey, nil, "method=POST path=/api/updates/rollback key=admin\n"},
+		{"PUT /api/v1/updates/policy", "", &root, `uid=0 from=@ method=PUT path=/api/v1/updates/policy key=""` + "\n"},
+		{"GET /api/v1/updates", adminKey, nil, ""},
+		{"PUT /api/v1/updates/policy", "", nil, ""},
+	} {
+		log.Reset()
+		method, path, _ := strings.Cut(c.door, " ")
+		req := httptest.NewRequest(method, path, strings.NewReader(`{"channel":"beta"}`))
+		req.RemoteAddr = here
+		req.Header.Set("Content-Type", "application/json")
+		if c.key != "" {
+			req.Header.Set("Authorization", c.key)
+		}
+		if c.uid != nil {
+			req.RemoteAddr = "@"
+			req = req.WithContext(context.WithValue(req.Context(), peerKey, c.uid))
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, req)
+		_, noted, _ := strings.Cut(log.String(), `msg="access granted"`)
+		if noted == "" != (c.want == "") || !strings.HasSuffix(noted, c.want) || noted != "" && !strings.Contains(noted, w.Header().Get(requestHeader)) {
+			t.Errorf("%s gives %d and is noted as %q, want %q", c.door, w.Code, noted, c.want)
 		}
 	}
 }

@@ -163,9 +163,9 @@ func (d doors) operators() {
 		Summary: "Metrics in Prometheus' text format", Tags: []string{"Operators"}, Responses: map[string]*huma.Response{
 			"200": {Description: "Metrics, each with its help.", Content: map[string]*huma.MediaType{"text/plain": {}}}}}, d.s.metrics)
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/livez", OperationID: "livez",
-		Summary: "200 while the process answers", Tags: []string{"Operators"}}, d.s.livez)
+		Summary: "200 while the process answers", Tags: []string{"Operators"}, Responses: plain("It answers.")}, d.s.livez)
 	d.stream(needNothing, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz",
-		Summary: "200 when a recording sent now would be transcribed", Tags: []string{"Operators"}}, d.s.readyz)
+		Summary: "200 when a recording sent now would be transcribed", Tags: []string{"Operators"}, Responses: plain("It would.")}, d.s.readyz)
 }
 
 // sameAs200 documents a further status of a GET, with the body of success.
@@ -197,7 +197,7 @@ func multipartOp(method, path, id, summary string, f form) huma.Operation {
 		tag = "OpenAI"
 	}
 	return huma.Operation{
-		Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag},
+		Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}, Responses: answersOf(path),
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"multipart/form-data": {Schema: &huma.Schema{
 				Type: huma.TypeObject, Properties: props, Required: []string{f.file}, AdditionalProperties: false,

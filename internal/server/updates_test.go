@@ -216,6 +216,56 @@ func TestUpdaterAway(t *testing.T) {
 	}
 }
 
+// TestEnterpriseDegrades: every enterprise door has its answer for when what is
+// behind it is away: the reason with the original's keys, or what there is
+// without it. A door that is new has to be given one.
+func TestEnterpriseDegrades(t *testing.T) {
+	t.Parallel()
+	const info, check, start, status = "/api/enterprise/deployment-info", "/api/enterprise/check-updates", "/api/enterprise/start-update", "/api/enterprise/update-status"
+	gone := fault.New(fault.Unavailable, "updater_unreachable", "the updater does not answer").Try("start it")
+	says := []string{`"status":"error"`, `"message":"`, `"hint":"`}
+	for name, c := range map[string]struct {
+		breaks func(*rig, *fakeUpdates)
+		code   string         // of the reason
+		want   map[string]int // by door
+	}{
+		"no updater": {func(r *rig, _ *fakeUpdates) { r.Updates = nil }, "no_updater", map[string]int{info: 200, check: 503, start: 503, status: 503}},
+		"it does not answer": {func(_ *rig, f *fakeUpdates) {
+			f.refuses, f.asleep = gone, gone
+			f.status.Checked = time.Now().Add(-time.Hour)
+		},
+			"updater_unreachable", map[string]int{info: 200, check: 503, start: 503, status: 200}},
+		"its files cannot be read": {func(_ *rig, f *fakeUpdates) { f.unread = io.ErrUnexpectedEOF }, "updater_unreadable",
+			map[string]int{info: 200, check: 503, start: 503, status: 503}},
+		"no components": {func(r *rig, _ *fakeUpdates) { r.Components = nil }, "", map[string]int{info: 200, check: 200, start: 200, status: 200}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, f := updating(t)
+			c.breaks(r, f)
+			url := r.start(t).URL
+			for path, methods := range doorList() {
+				if !strings.HasPrefix(path, "/api/enterprise/") {
+					continue
+				}
+				want, known := c.want[path]
+				if !known {
+					t.Errorf("%s: nothing says what it answers then", path)
+					continue
+				}
+				a := do(t, methods[0], url+path, nil, "Authorization", adminKey)
+				switch {
+				case want != 200:
+					a.want(t, want, append(says, c.code)...)
+				case path == info: // what does not work is false, and says why
+					a.want(t, 200, `"status":"success"`, `"zero_downtime_updates":false`, `"feature_reasons":{"automatic_rollback":"it needs the updater: `)
+				default:
+					a.want(t, 200, `"status":"success"`)
+				}
+			}
+		})
+	}
+}
+
 // TestWhoMayUpdate: reading is for those who may transcribe, changing for
 // administrators.
 func TestWhoMayUpdate(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 // played is a server that answers as it is told to.
 type played struct {
 	health     string // of /health
+	updates    string // of update-status; "" = there is none
 	detailed   map[string]any
 	deployment string
 	heard      string            // text of the transcription; "" = it is refused
@@ -47,6 +49,17 @@ func (p *played) component(c map[string]any) *played {
 	return p
 }
 
+// updater has its component in a state, and its door answer.
+func (p *played) updater(state map[string]any, answer string) *played {
+	for _, c := range p.detailed["components"].([]map[string]any) {
+		if c["name"] == "updater" {
+			maps.Copy(c, state)
+		}
+	}
+	p.updates = answer
+	return p
+}
+
 func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/health":
@@ -59,6 +72,12 @@ func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(p.detailed)
 	case "/api/enterprise/deployment-info":
 		io.WriteString(w, p.deployment)
+	case "/api/enterprise/update-status":
+		if p.updates == "" {
+			http.NotFound(w, r)
+			return
+		}
+		io.WriteString(w, p.updates)
 	case "/api/v1/transcriptions":
 		body, _ := io.ReadAll(r.Body)
 		if p.heard == "" || !bytes.Contains(body, clip) {
@@ -193,7 +212,11 @@ func TestRun(t *testing.T) {
 		{"no deployment type", func() *played { p := good(); p.deployment = `{"status":"success"}`; return p }(), nil, Failed, "deployment-info", "type"},
 		{"another text", func() *played { p := good(); p.heard = "something else entirely was heard"; return p }(), nil, Failed, "transcription", "something else"},
 		{"engine away", func() *played { p := good(); p.heard = ""; return p }(), nil, Failed, "transcription", "the engine is away"},
-		{"updater broken", good().component(map[string]any{"name": "updater2", "status": "ok"}), nil, Passed, "check-updates", "not in this version"},
+		{"no updater", good(), nil, Passed, "check-updates", "not in this version"},
+		{"updater", good().updater(map[string]any{"status": "ok"}, `{"status":"success","update_state":"idle"}`), nil, Passed, "check-updates", "idle"},
+		{"updater away", good().updater(map[string]any{"status": "failed", "code": "updater_unreachable", "error": "no bus"}, ""), nil, Failed, "check-updates", "updater: no bus"},
+		{"updater without its doors", good().updater(map[string]any{"status": "ok"}, ""), nil, Failed, "check-updates", "404"},
+		{"updater that does not say how it is", good().updater(map[string]any{"status": "ok"}, `{"status":"success"}`), nil, Failed, "check-updates", "update_state"},
 		{"no address", good(), func(c *Check) { c.Address = "" }, Passed, "https", "no address"},
 		{"nobody at the address", good(), func(c *Check) { c.Address = "127.0.0.1:1" }, Failed, "http", "does not answer"},
 	} {

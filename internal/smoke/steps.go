@@ -189,8 +189,24 @@ func (r *run) deploymentInfo(ctx context.Context) (string, error) {
 	return info.DeploymentType, nil
 }
 
-func (r *run) checkUpdates(context.Context) (string, error) {
-	return r.planned("updater")
+// checkUpdates asks for what the updater does, which goes nowhere else: whether
+// a source is reachable does not count here.
+func (r *run) checkUpdates(ctx context.Context) (string, error) {
+	said, err := r.planned("updater")
+	if err != nil {
+		return said, err
+	}
+	var now struct {
+		Status string `json:"status"`
+		State  string `json:"update_state"`
+	}
+	if err := r.local.Get(ctx, "/api/enterprise/update-status", &now); err != nil {
+		return "", err
+	}
+	if now.Status != "success" || now.State == "" {
+		return "", fault.New(fault.Internal, "bad_answer", "update-status answers status %q and update_state %q", now.Status, now.State)
+	}
+	return now.State, nil
 }
 
 func (r *run) maintenance(context.Context) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -181,5 +182,39 @@ func TestPackagedFiles(t *testing.T) {
 		if !strings.Contains(service, want) {
 			t.Errorf("the activation file lacks %q", want)
 		}
+	}
+}
+
+// TestDocumentedCalls: what docs/updates.md shows works as it stands there, with
+// the programs that people have.
+func TestDocumentedCalls(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "updates.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBus(t, open)
+	s := serve(t, b)
+	s.Publish(deployment.Status{State: deployment.Trial, Message: "watched"})
+	shown := map[string]int{}
+	for line := range strings.Lines(string(page)) {
+		program, _, _ := strings.Cut(line, " ")
+		if program != "busctl" && program != "gdbus" || strings.HasPrefix(line, "gdbus monitor") { // which does not end
+			continue
+		}
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed", program)
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
+		cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+b.socket)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s%v: %s", line, err, out)
+		}
+		shown[program]++
+	}
+	if shown["busctl"] < 4 || shown["gdbus"] < 2 {
+		t.Errorf("the page shows %v", shown)
+	}
+	if got := s.latest(); got.method != "SetPolicy" || got.args != "-|-|02:00-05:00|-" {
+		t.Errorf("what came last is %+v", got)
 	}
 }

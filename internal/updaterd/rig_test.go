@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -192,8 +191,13 @@ type running struct {
 // serve runs a Server at b until the test ends.
 func serve(t *testing.T, b *bus) running {
 	t.Helper()
+	return serveAndLog(t, b, slog.New(slog.DiscardHandler))
+}
+
+func serveAndLog(t *testing.T, b *bus, log *slog.Logger) running {
+	t.Helper()
 	f := &fake{}
-	s := &Server{Socket: b.socket, Handler: f, admin: uint32(os.Geteuid()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	s := &Server{Socket: b.socket, Handler: f, admin: uint32(os.Geteuid()), Log: log,
 		ServerUID: func() (uint32, bool) { return serverUID, true }}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -202,6 +206,24 @@ func serve(t *testing.T, b *bus) running {
 	t.Cleanup(r.stop)
 	eventually(t, "the name", s.Owned)
 	return r
+}
+
+// journal is a log that is read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func client(t *testing.T, b *bus) *Client {

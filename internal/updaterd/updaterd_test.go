@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,31 @@ func TestEveryMethod(t *testing.T) {
 	}
 	if s.Idle() <= 0 {
 		t.Error("it is not idle with no call under way")
+	}
+}
+
+// TestCallsAreNoted: the log has which user had what done, and only that.
+func TestCallsAreNoted(t *testing.T) {
+	b := newBus(t, open)
+	var log journal
+	s, c := serveAndLog(t, b, slog.New(slog.NewTextHandler(&log, nil))), client(t, b)
+	beta := "beta"
+	if err := c.SetPolicy(t.Context(), deployment.PolicyChange{Channel: &beta}); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`msg="done for a caller on D-Bus" method=SetPolicy uid=%d`, s.admin)
+	if !strings.Contains(log.String(), want) {
+		t.Errorf("the log lacks %s:\n%s", want, log.String())
+	}
+	s.set(fault.New(fault.Conflict, "locked", "it is fixed"), nil)
+	if err := c.Unpin(t.Context()); err == nil {
+		t.Fatal("no error")
+	}
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(log.String(), "done for a caller"); got != 1 {
+		t.Errorf("%d are noted:\n%s", got, log.String())
 	}
 }
 

@@ -82,6 +82,11 @@ func TestUpdateDoors(t *testing.T) {
 // byOriginal updates as the original's page did.
 func (b *box) byOriginal(key, before string) {
 	backup := b.serving()
+	for _, path := range []string{"/api/enterprise/check-updates", "/api/enterprise/update-status"} {
+		if status, answer := b.get(secure + path); status != http.StatusOK || !strings.Contains(answer, `"status":"success"`) {
+			b.t.Errorf("GET %s over https: %d %.500s", path, status, answer)
+		}
+	}
 	b.answers(http.StatusOK, "GET", "/api/enterprise/check-updates", "", "", `"has_update":true`, `"latest_version":"`+sound.Version, `"current_version":"`+before)
 	b.answers(http.StatusUnauthorized, "POST", "/api/enterprise/start-update", "", "")
 	b.answers(http.StatusOK, "POST", "/api/enterprise/start-update", key, "", `"update_method"`)

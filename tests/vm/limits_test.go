@@ -36,10 +36,12 @@ func TestSlice(t *testing.T) {
 	if _, err := fmt.Sscan(b.must(`awk '/^MemTotal/ {print $2 * 1024}' /proc/meminfo`), &total); err != nil {
 		t.Fatal(err)
 	}
-	for file, percent := range map[string]int64{"memory.high": 85, "memory.max": 90} {
-		if got, want := b.number(inSlice(file)), total*percent/100; got < want-1<<20 || got > want+1<<20 {
-			t.Errorf("%s is %d, want %d %% of %d", file, got, percent, total)
-		}
+	if got, want := b.number(inSlice("memory.max")), total*90/100; got < want-1<<20 || got > want+1<<20 {
+		t.Errorf("memory.max is %d, want 90 %% of %d", got, total)
+	}
+	// A limit that only slows a runaway down keeps it from the one that ends it.
+	if got := b.must(`cat "$1"`, inSlice("memory.high")); got != "max" {
+		t.Errorf("memory.high is %s", got)
 	}
 	if got := b.number(inSlice("pids.max")); got != 2048 {
 		t.Errorf("pids.max is %d", got)
@@ -91,20 +93,16 @@ func (b *box) livesOn(pid, engine, was string) {
 	}
 }
 
-// TestMemoryMax: an engine that goes over a limit of memory is ended for it and
-// comes back; the server lives, and answers meanwhile. As the units are shipped
-// MemoryHigh slows the engine down first, so much that its watchdog may come
-// before the kernel; without that it is the kernel, by the engine's own limit or
-// by that of all of it, where the engine goes and the server stays.
+// TestMemoryMax: an engine that goes over a limit of memory is ended by the
+// kernel, by the engine's own limit or by that of all of it, and systemd says
+// so; it comes back. The server lives, answers meanwhile, and transcribes after
+// that. As the units are shipped nothing else may be quicker than the kernel.
 func TestMemoryMax(t *testing.T) {
-	const (
-		free = `systemctl set-property --runtime whisperappliance.slice MemoryHigh=infinity `
-		own  = `; systemctl set-property --runtime "$1" MemoryHigh=infinity `
-	)
-	for _, c := range []struct{ name, limits, met, result string }{
-		{"of the engine", free + own + `MemoryMax=300M`, "oom_memcg=/" + slice + "/whisper-appliance-engine@", "oom-kill"},
-		{"of the slice", free + `MemoryMax=300M` + own + `MemoryMax=infinity`, "oom_memcg=/" + slice + ",", "oom-kill"},
-		{"as shipped", "", "", "(oom-kill|watchdog)"},
+	const all, own = `systemctl set-property --runtime whisperappliance.slice `, `systemctl set-property --runtime "$1" `
+	for _, c := range []struct{ name, limits, met string }{
+		{"of the engine", own + `MemoryMax=300M`, "oom_memcg=/" + slice + "/whisper-appliance-engine@"},
+		{"of the slice", all + `MemoryMax=300M; ` + own + `MemoryMax=infinity`, "oom_memcg=/" + slice + ","},
+		{"as shipped", "", ""}, // what of it comes first, or the machine's own end, is up to its size
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := installed(t)
@@ -124,11 +122,11 @@ func TestMemoryMax(t *testing.T) {
 			if status := <-answered; status != http.StatusOK {
 				t.Errorf("the server answers with %d meanwhile", status)
 			}
-			result := regexp.MustCompile(regexp.QuoteMeta(engine) + `: Failed with result '` + c.result + `'`).FindStringSubmatch(said)
-			if !strings.Contains(said, c.met) || result == nil {
-				t.Errorf("want the limit %q, and %s:\n%s", c.met, c.result, said)
+			const result = ": Failed with result 'oom-kill'"
+			if !strings.Contains(said, c.met) || !strings.Contains(said, engine+result) {
+				t.Errorf("want the limit %q, and %s%s:\n%s", c.met, engine, result, said)
 			} else {
-				figure(t, "%.1f s after it began to eat: %s", took.Seconds(), strings.TrimPrefix(result[0], engine+": "))
+				figure(t, "ended for memory %.1f s after it began to eat", took.Seconds())
 			}
 			b.livesOn(pid, engine, was)
 		})
