@@ -23,7 +23,7 @@ func verbs() map[string]string {
 	return map[string]string{
 		"check": "", "download": "", "apply": "", "install": "x.wa", "rollback": "", "commit": "", "cancel": "", "restart": "", "status": "", "history": "",
 		"pin": "", "unpin": "", "quarantine list": "", "quarantine clear": "", "policy get": "", "policy set": "--channel beta", "deploy": "", "switch": "a",
-		"recover": "", "scrub": "", "auto": "", "daemon": "",
+		"recover": "", "scrub": "", "auto": "", "daemon": "", "forget-slots": "",
 	}
 }
 

@@ -136,6 +136,7 @@ type bench struct {
 	sources []string
 	smoke   trial.Smoke // what looks at the server give
 	looks   int
+	journal []string // entries
 
 	// fetch stands for the fetcher, where sources are addresses; nil = there is none.
 	fetch func(ctx context.Context, o update.Order) error
@@ -268,17 +269,30 @@ func (b *bench) bundle(version string) string {
 }
 
 // fakeMachine is the bench as the program finds it.
-type fakeMachine struct{ b *bench }
+type fakeMachine struct {
+	b   *bench
+	log *slog.Logger
+}
 
-func (m fakeMachine) Updater() (*update.Updater, error) { return m.b.updater(), nil }
-func (m fakeMachine) Down(context.Context) bool         { return m.b.sys == nil }
-func (m fakeMachine) Close() error                      { return nil }
+func (m fakeMachine) Updater() (*update.Updater, error) {
+	u := m.b.updater()
+	u.Log = m.log
+	return u, nil
+}
+
+func (m fakeMachine) Down(context.Context) bool { return m.b.sys == nil }
+func (m fakeMachine) Close() error              { return nil }
 
 func (b *bench) app() *app {
 	a := newApp(&b.out, &b.err)
 	a.euid, a.journal = b.euid, ""
+	a.entries.Reachable = func() bool { return true }
+	a.entries.Send = func(message string, _ int, fields map[string]string) error {
+		b.set(func() { b.journal = append(b.journal, fields["COMPONENT"]+": "+message) })
+		return nil
+	}
 	a.find = func() (paths.Paths, error) { return b.paths, nil }
-	a.machine = func(paths.Paths, *slog.Logger, bool) (appliance, error) { return fakeMachine{b}, nil }
+	a.machine = func(_ paths.Paths, log *slog.Logger, _ bool) (appliance, error) { return fakeMachine{b, log}, nil }
 	return a
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
-	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/update"
 	"whisper-appliance/internal/updaterd"
 )
@@ -48,7 +47,7 @@ func (h handler) Check(ctx context.Context, _ updaterd.Caller) (string, error) {
 }
 
 func (h handler) Download(ctx context.Context, _ updaterd.Caller, version string) error {
-	_, err := h.start(ctx, "a download", downloading, func(ctx context.Context, _ func(string)) (string, error) {
+	_, err := h.start(ctx, download, downloading, func(ctx context.Context, _ func(string)) (string, error) {
 		offer, err := h.d.u.Download(ctx, version)
 		if err == nil && offer == nil {
 			err = nothingOffered("nothing newer is on offer")
@@ -200,18 +199,7 @@ func (h handler) Cancel(ctx context.Context, c updaterd.Caller) error {
 }
 
 func (h handler) Restart(ctx context.Context, _ updaterd.Caller) (string, error) {
-	r := deployment.Restart{Asked: h.d.u.Now()}
-	var err error
-	r.Invocation, err = h.d.u.Restart(ctx)
-	if fault.KindOf(err) == fault.Busy {
-		return "", err
-	}
-	r.Ended = h.d.u.Now()
-	r.Error = deployment.ProblemOf(err, r.Ended)
-	if werr := deployment.WriteRestart(h.d.u.Run, r); werr != nil {
-		h.d.log.Warn("how the restart ended cannot be shown", logging.Err(werr))
-	}
-	return r.Invocation, err
+	return restart(ctx, h.d.u, h.d.log)
 }
 
 func (h handler) Pin(_ context.Context, _ updaterd.Caller, version string) error {
@@ -226,6 +214,6 @@ func (h handler) Unquarantine(_ context.Context, _ updaterd.Caller, what string)
 	return err
 }
 
-func (h handler) SetPolicy(_ context.Context, _ updaterd.Caller, change deployment.PolicyChange) error {
-	return h.d.u.SetPolicy(change)
+func (h handler) SetPolicy(_ context.Context, c updaterd.Caller, change deployment.PolicyChange) error {
+	return h.d.u.SetPolicy(door(c), change)
 }

@@ -62,7 +62,7 @@ func TestHintsNameWhatExists(t *testing.T) {
 	verb := regexp.MustCompile("(?:whisper-appliance |[`;] ?)update ([a-z]+)(?: ([a-z]+)\\b)?([^`;]*)")
 	ours := regexp.MustCompile("whisper-appliance slot (deploy|switch)")
 	flag := regexp.MustCompile("--([a-z][a-z-]*)")
-	others := regexp.MustCompile("`?(?:systemctl|journalctl|busctl|apt|dpkg|whisper-appliance bench)[^`;]*`?") // their flags are theirs
+	others := regexp.MustCompile("`?(?:systemctl|journalctl|busctl|apt|dpkg|whisper-appliance bench|whisper-appliance doctor)[^`;]*`?") // their flags are theirs
 	verbs, flags := map[string]bool{}, 0
 	for at, s := range sentences(t, ".", "../../internal/update", "../../internal/site", "../../internal/slot", "../../internal/deployment", "../../internal/updaterd", "../../internal/trial", "../../internal/trust") {
 		s = ours.ReplaceAllString(others.ReplaceAllString(s, ""), "whisper-appliance update $1")

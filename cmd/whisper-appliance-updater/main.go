@@ -81,7 +81,8 @@ type app struct {
 
 	find    func() (paths.Paths, error)
 	euid    int
-	journal string // JOURNAL_STREAM
+	journal string          // JOURNAL_STREAM
+	entries logging.Options // how the journal is reached where it does not take what is printed
 	machine func(p paths.Paths, log *slog.Logger, watching bool) (appliance, error)
 
 	// Set by open.
@@ -150,7 +151,7 @@ func rootCommand(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(wrongUsage)
 	root.AddCommand(checkCommand(a), downloadCommand(a), applyCommand(a), installCommand(a), rollbackCommand(a), commitCommand(a), cancelCommand(a),
 		restartCommand(a), statusCommand(a), historyCommand(a), pinCommand(a), unpinCommand(a), quarantineCommand(a), policyCommand(a),
-		deployCommand(a), switchCommand(a), recoverCommand(a), scrubCommand(a), autoCommand(a), daemonCommand(a))
+		deployCommand(a), switchCommand(a), forgetCommand(a), recoverCommand(a), scrubCommand(a), autoCommand(a), daemonCommand(a))
 	addBuildCommands(root)
 	markArgs(root)
 	return root
@@ -199,7 +200,7 @@ func (a *app) openFor(change, watching bool) (*update.Updater, error) {
 	if a.paths, err = a.find(); err != nil {
 		return nil, err
 	}
-	if a.log, err = a.newLog(); err != nil {
+	if a.log, err = a.newLog(change && a.euid == 0); err != nil {
 		return nil, err
 	}
 	if a.site, err = a.machine(a.paths, a.log, watching); err != nil {
@@ -214,13 +215,20 @@ func (a *app) openFor(change, watching bool) (*update.Updater, error) {
 	return a.site.Updater()
 }
 
-// newLog is for units; people are told by what is printed.
-func (a *app) newLog() (*slog.Logger, error) {
-	if !journaled(a.errOut, a.journal) {
+// newLog is the log of a unit; or of a change that somebody makes at a terminal,
+// who is told by what is printed: then the journal alone has it.
+func (a *app) newLog(change bool) (*slog.Logger, error) {
+	o := a.entries
+	o.Attrs = []slog.Attr{slog.String(logging.Component, "updater"), slog.String(logging.Version, version.Build().Version)}
+	switch {
+	case journaled(a.errOut, a.journal):
+		o.W, o.JournalStream = a.errOut, a.journal
+	case change:
+		o.W, o.Format = io.Discard, logging.Journal
+	default:
 		return slog.New(slog.DiscardHandler), nil
 	}
-	return logging.New(logging.Options{W: a.errOut, JournalStream: a.journal,
-		Attrs: []slog.Attr{slog.String(logging.Component, "updater"), slog.String(logging.Version, version.Build().Version)}})
+	return logging.New(o)
 }
 
 // journaled tells whether w is the stream to the journal that systemd names, as
@@ -268,19 +276,21 @@ func (a *app) exitCode(err error) int {
 	}
 	var f *fault.Error
 	known := errors.As(err, &f)
-	switch {
-	case journaled(a.errOut, a.journal) && a.log != nil:
+	if a.log != nil {
 		a.log.Error("not done", "verb", a.verb, logging.Err(err))
+	}
+	switch {
+	case journaled(a.errOut, a.journal) && a.log != nil: // it would stand there twice
 	case a.jsonOut:
-		words := map[string]string{"error": plainLines(err.Error(), ""), "hint": plainLines(fault.Hint(err), "")}
+		words := map[string]string{"error": fault.PlainLines(err.Error(), ""), "hint": fault.PlainLines(fault.Hint(err), "")}
 		if known {
 			words["code"], words["field"] = f.Code, f.Field
 		}
 		json.NewEncoder(a.errOut).Encode(words) //nolint:errcheck // nowhere left to say it
 	default:
-		fmt.Fprintf(a.errOut, "whisper-appliance: %s\n", plainLines(err.Error(), "  "))
+		fmt.Fprintf(a.errOut, "whisper-appliance: %s\n", fault.PlainLines(err.Error(), "  "))
 		if hint := fault.Hint(err); hint != "" {
-			fmt.Fprintf(a.errOut, "try: %s\n", plainLines(hint, "  "))
+			fmt.Fprintf(a.errOut, "try: %s\n", fault.PlainLines(hint, "  "))
 		}
 	}
 	switch {
@@ -292,23 +302,8 @@ func (a *app) exitCode(err error) int {
 	return exitError
 }
 
-// plainLines are words for a terminal, of which it takes no orders: a server or a
-// source may have had its say in them. What is not the first line is set in, so
-// that it is not taken for something else.
-func plainLines(words, indent string) string {
-	const mostLines, mostBytes = 50, 4 << 10
-	lines := strings.Split(words, "\n")
-	if len(lines) > mostLines {
-		lines = append(lines[:mostLines], "…")
-	}
-	for i, line := range lines {
-		lines[i] = fault.Plain(line, mostBytes)
-	}
-	return strings.Join(lines, "\n"+indent)
-}
-
 // unsure are the codes after which nobody can say that the release before serves.
-var unsure = []string{slot.NotServing, "no_way_back", "not_restarted", "nobody_watches", "systemd_away", "job_failed", "job_unfinished", "no_systemd"}
+var unsure = []string{slot.NotServing, "no_way_back", "not_restarted", "nobody_watches", "systemd_away", "job_failed", "job_unfinished", "job_canceled", "no_systemd"}
 
 // exitOf keeps apart for scripts: 69 says that the release before serves on, 75
 // that to wait helps.

@@ -120,7 +120,7 @@ func policySetCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := u.SetPolicy(change); err != nil {
+			if err := u.SetPolicy(deployment.Door(a.door), change); err != nil {
 				return err
 			}
 			return a.print(change, "set")

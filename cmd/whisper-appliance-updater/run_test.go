@@ -409,3 +409,29 @@ func nobodyIsThere(t *testing.T, line string) int {
 	}
 	return code
 }
+
+// TestGoldenThatServes stays what it was when its package brings another: while
+// something else is under way, too.
+func TestGoldenThatServes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	old, link := b.paths.Golden+".old", b.slots.Path(slot.Golden)
+	if err := errors.Join(b.slots.Activate(slot.Golden), b.slots.Commit(slot.Golden), os.Rename(b.paths.Golden, old), os.Remove(link), os.Symlink(old, link)); err != nil {
+		t.Fatal(err)
+	}
+	writeRelease(t, b.paths.Golden, "9.1.0")
+	unlock, err := slot.Lock(filepath.Join(b.paths.Updater, "lock"), "somebody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := b.run("deploy", "--door", "dpkg", "--was", "9.0.0"); code != exitBusy {
+		t.Errorf("exit code %d, %s", code, &b.err)
+	}
+	b.wants("9.0.0", "9.0.0")
+	unlock()
+	b.must("deploy --door dpkg --was 9.0.0")
+	b.wants("9.1.0", "9.1.0")
+	if serving, err := b.slots.Serving(); err != nil || serving != slot.A {
+		t.Errorf("slot %s serves, %v", serving, err)
+	}
+}

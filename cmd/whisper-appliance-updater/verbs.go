@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/logging"
 	"whisper-appliance/internal/slot"
 	"whisper-appliance/internal/update"
 )
@@ -112,7 +114,7 @@ func installCommand(a *app) *cobra.Command {
 
 // deployCommand is for the package's scripts, and for who has a tree.
 func deployCommand(a *app) *cobra.Command {
-	from, within, trial, wait := "", time.Duration(0), true, false
+	from, was, within, trial, wait := "", "", time.Duration(0), true, false
 	c := &cobra.Command{
 		Use: "deploy", Short: "Install the package's own release, or one in a directory", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -120,17 +122,16 @@ func deployCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := u.Slots.Prepare(); err != nil {
-				return err
-			}
 			// What is queued is found again from another directory.
 			if from, err = filepath.Abs(cmp.Or(from, u.Slots.Golden)); err != nil {
 				return err
 			}
-			return a.applyWith(c, u, update.Want{Tree: from, Trial: trial}, within, wait)
+			return a.applyWith(c, u, update.Want{Tree: from, Was: was, Trial: trial}, within, wait)
 		},
 	}
 	c.Flags().StringVar(&from, "from", "", "`directory` of the release; else the package's own")
+	c.Flags().StringVar(&was, "was", "", "`version` of the package that dpkg had configured before")
+	c.Flags().MarkHidden("was") //nolint:errcheck // it is there
 	c.Flags().BoolVar(&trial, "trial", true, "put it on trial; else it is committed as soon as it serves")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the trial has ended")
 	withinFlag(c, &within)
@@ -224,6 +225,9 @@ func resultWords(r update.Result) string {
 	v := r.To.Version
 	switch r.Outcome {
 	case update.Already:
+		if r.Left != "" {
+			return r.Left
+		}
 		if v == "" {
 			return "nothing newer is on offer"
 		}
@@ -317,11 +321,41 @@ func restartCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			id, err := u.Restart(c.Context())
+			id, err := restart(c.Context(), u, a.log)
 			if err != nil {
 				return err
 			}
 			return a.print(map[string]string{"invocation": id}, "restarted: invocation "+id)
+		},
+	}
+}
+
+// restart restarts the server, and lets everybody see how that ended. What never
+// began leaves what is seen of the one before.
+func restart(ctx context.Context, u *update.Updater, log *slog.Logger) (invocation string, err error) {
+	r := deployment.Restart{Asked: u.Now()}
+	r.Invocation, err = u.Restart(ctx)
+	if fault.KindOf(err) == fault.Busy {
+		return "", err
+	}
+	r.Ended = u.Now()
+	r.Error = deployment.ProblemOf(err, r.Ended)
+	if werr := deployment.WriteRestart(u.Run, r); werr != nil {
+		log.Warn("how the restart ended cannot be shown", logging.Err(werr))
+	}
+	return r.Invocation, err
+}
+
+// forgetCommand is for the package's script.
+func forgetCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "forget-slots", Short: "Forget what was in the slots, which are about to be removed", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			u, err := a.openToChange()
+			if err != nil {
+				return err
+			}
+			return u.ForgetSlots(c.Context())
 		},
 	}
 }

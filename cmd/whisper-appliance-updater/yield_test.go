@@ -36,7 +36,7 @@ func TestPlainLines(t *testing.T) {
 	for words, want := range map[string]string{
 		"one\ntwo": "one\n  two", "it is \x1b[2Jdead\r\n\x1b]0;x\x07": "it is  [2Jdead\n   ]0;x ",
 	} {
-		if got := plainLines(words, "  "); got != want {
+		if got := fault.PlainLines(words, "  "); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

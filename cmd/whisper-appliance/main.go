@@ -113,15 +113,15 @@ func (a *app) exitCode(err error) int {
 	}
 	var f *fault.Error
 	if a.jsonOut {
-		words := map[string]string{"error": err.Error(), "hint": fault.Hint(err)}
+		words := map[string]string{"error": fault.PlainLines(err.Error(), ""), "hint": fault.PlainLines(fault.Hint(err), "")}
 		if errors.As(err, &f) {
 			words["code"], words["field"] = f.Code, f.Field
 		}
 		json.NewEncoder(a.errOut).Encode(words) //nolint:errcheck // nowhere left to say it
 	} else {
-		fmt.Fprintf(a.errOut, "%s: %v\n", program, err)
+		fmt.Fprintf(a.errOut, "%s: %s\n", program, fault.PlainLines(err.Error(), "  "))
 		if hint := fault.Hint(err); hint != "" {
-			fmt.Fprintf(a.errOut, "try: %s\n", hint)
+			fmt.Fprintf(a.errOut, "try: %s\n", fault.PlainLines(hint, "  "))
 		}
 	}
 	if as, ok := errors.AsType[exitAs](err); ok {

@@ -18,7 +18,7 @@ const RestartFile = "restart.json"
 const mostRestart = 64 << 10 // bytes
 
 // Restart is how the last restart of the server ended that somebody asked the
-// updater for over D-Bus. Whoever asks through the server is gone by then.
+// updater for. Whoever asks through the server is gone by then.
 type Restart struct {
 	Asked      time.Time `json:"asked"`
 	Ended      time.Time `json:"ended"`

@@ -45,6 +45,21 @@ func Plain(s string, most int) string {
 	return s
 }
 
+// PlainLines is Plain for words of several lines, of which it keeps 50. What is
+// not the first line is set in by indent, so that it is not taken for something
+// else.
+func PlainLines(words, indent string) string {
+	const mostLines, mostBytes = 50, 4 << 10
+	lines := strings.Split(words, "\n")
+	if len(lines) > mostLines {
+		lines = append(lines[:mostLines], "…")
+	}
+	for i, line := range lines {
+		lines[i] = Plain(line, mostBytes)
+	}
+	return strings.Join(lines, "\n"+indent)
+}
+
 // Address is an address as it is shown: without the name and the password in
 // it, either of which may be what lets somebody in. A path is left as it is.
 func Address(address string) string {

@@ -61,7 +61,8 @@ func (m *Machine) fetch(ctx context.Context, o update.Order, progress func(done 
 	return fetched(o.Target, before, m.result(), started)
 }
 
-// limitOf is for how long an order is waited for, with the updater's lock held:
+// limitOf is for how long an order is waited for; a look holds the updater's lock
+// meanwhile:
 // that the fetcher keeps to its own limits is not relied on.
 func limitOf(o update.Order) time.Duration {
 	if o.Target == "" {

@@ -3,9 +3,12 @@ package site
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/measure"
 	"whisper-appliance/internal/paths"
@@ -30,8 +33,51 @@ func (m *Machine) unit(name string) func(context.Context) (measure.Unit, error) 
 	}
 }
 
+// look is a sample of the server that serves. What the gate has noted is read
+// last: an end that systemd counts is in it.
 func (m *Machine) look(ctx context.Context, full bool) (trial.Sample, error) {
-	return m.serving().Look(ctx, full)
+	s, err := m.serving().Look(ctx, full)
+	if name, nerr := m.slots().Serving(); nerr == nil {
+		s.Ends = m.ends(name)
+	}
+	for _, e := range s.Ends {
+		if e.Result == trial.Watchdog {
+			s.Watchdog++
+		}
+	}
+	return s, err
+}
+
+// mostEnds bounds what is read of the gate's notes, in bytes.
+const mostEnds = 64 << 10
+
+// endsFile is where the gate notes how the server has ended.
+func (m *Machine) endsFile() string {
+	return filepath.Join(m.Paths.GateRun, strings.TrimSuffix(systemd.Service, ".service")+".ends")
+}
+
+// ends is how runs of the release in the slot name have ended that nobody wanted
+// to end, the newest last, as the gate has noted it: in a line the link's target,
+// the result, the kind of exit, the status or signal and the id of the run, "-"
+// where systemd told nothing. None is what could not be read, too.
+func (m *Machine) ends(name string) (list []trial.End) {
+	data, err := durable.ReadRegular(m.endsFile(), mostEnds)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) != 5 || filepath.Base(words[0]) != name {
+			continue
+		}
+		for i, word := range words {
+			if word == "-" {
+				words[i] = ""
+			}
+		}
+		list = append(list, trial.End{Result: words[1], Code: words[2], Status: words[3], Invocation: words[4]})
+	}
+	return list
 }
 
 // What a comparison and a measurement may take: somebody waits for them, apt for

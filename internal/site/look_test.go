@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"whisper-appliance/internal/component"
 	"whisper-appliance/internal/slot"
 	"whisper-appliance/internal/systemd"
+	"whisper-appliance/internal/trial"
 )
 
 // served runs a program from slot b, as a server that was started from there,
@@ -130,6 +132,36 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestLookAtEnds: how the release that serves has ended, as the gate noted it.
+func TestLookAtEnds(t *testing.T) {
+	m := newMachine(t, &fakeBus{units: map[string]systemd.Unit{systemd.Service: {Load: "loaded", Active: "active", MainPID: 7, Restarts: 3, Result: "success"}}})
+	m.Paths.GateRun = t.TempDir()
+	if err := os.Symlink(filepath.Join("slots", "b"), m.Paths.Current); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := m.look(t.Context(), false); err != nil || s.Watchdog != 0 || s.Ends != nil {
+		t.Errorf("where nothing is noted: %+v, %v", s, err)
+	}
+	put(t, m.endsFile(), "slots/a oom-kill killed KILL one\nslots/b watchdog killed ABRT two\nnonsense\n\n"+
+		filepath.Join(m.Paths.Slots, "b")+" exit-code exited 226 three\nslots/b watchdog - - -\nslots/b half")
+	want := []trial.End{{Result: "watchdog", Code: "killed", Status: "ABRT", Invocation: "two"}, {Result: "exit-code", Code: "exited", Status: "226", Invocation: "three"}, {Result: "watchdog"}}
+	s, err := m.look(t.Context(), false)
+	if err != nil || s.Watchdog != 2 || !slices.Equal(s.Ends, want) {
+		t.Errorf("%d kills, %+v, %v", s.Watchdog, s.Ends, err)
+	}
+	if of := m.ends("a"); len(of) != 1 || of[0].Result != "oom-kill" {
+		t.Errorf("of slot a %+v", of)
+	}
+	u, err := m.Updater()
+	if err != nil || !slices.Equal(u.Site.Ends("b"), want) {
+		t.Errorf("the updater knows %v, %v", u, err)
+	}
+	put(t, m.endsFile(), strings.Repeat("slots/b watchdog killed ABRT two\n", 10000))
+	if of := m.ends("b"); of != nil {
+		t.Errorf("%d ends of a file that the gate did not write", len(of))
+	}
+}
+
 // TestEvidence is what can be had: nobody is without it for a part that cannot.
 func TestEvidence(t *testing.T) {
 	b := &fakeBus{units: map[string]systemd.Unit{systemd.Service: {Load: "loaded", Active: "failed", Result: "watchdog"}}}
@@ -138,12 +170,17 @@ func TestEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	answersAt(t, m.Paths.APISocket, 503)
+	m.Paths.GateRun = t.TempDir()
+	put(t, m.endsFile(), "slots/b watchdog killed ABRT two\n")
 	dir := t.TempDir()
 	if err := m.evidence(t.Context(), dir, time.Now()); err == nil {
 		t.Error("a journal that is not there is no loss")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "health.json")); err != nil {
 		t.Error(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "ends.txt")); err != nil || string(data) != "slots/b watchdog killed ABRT two\n" {
+		t.Errorf("ends %s, %v", data, err)
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "units.json")); err != nil || !strings.Contains(string(data), "watchdog") {
 		t.Errorf("units %s, %v", data, err)

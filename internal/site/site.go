@@ -140,7 +140,7 @@ func sinceBoot() time.Duration {
 
 func (m *Machine) site() update.Site {
 	return update.Site{
-		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence, TakenBack: m.takenBack,
+		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence, TakenBack: m.takenBack, Ends: m.ends,
 	}
 }
 
@@ -151,10 +151,10 @@ func (m *Machine) swap(tell func(step, text string)) *slot.Switch {
 		Slots: m.slots(), Units: units{m}, Service: systemd.Service, Run: m.Paths.Run, Socket: m.Paths.APISocket,
 		Next:   func(name string) (service, door string) { return systemd.Next(name), systemd.NextSocket(name) },
 		Engine: systemd.EngineService,
-		Smoke:  ask.ask,
-		Proc:   paths.MachineAt("").Proc,
+		Smoke:  ask.ask, Shipped: m.shipped,
+		Proc: paths.MachineAt("").Proc,
 		Progress: func(step, text string) {
-			if step == slot.StepStart {
+			if step == slot.StepStart && text != systemd.Service { // which would be started by the question
 				ask.remember()
 			}
 			tell(step, text)
@@ -247,5 +247,5 @@ func (u units) ResetFailed(ctx context.Context, unit string) error {
 
 func (u units) State(ctx context.Context, unit string) (slot.State, error) {
 	seen, err := u.m.known(ctx, unit)
-	return slot.State{Active: seen.Active, PID: seen.MainPID, Invocation: seen.Invocation}, err
+	return slot.State{Active: seen.Active, PID: seen.MainPID, Invocation: seen.Invocation, Result: seen.Result, Exit: seen.Exit}, err
 }

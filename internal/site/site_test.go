@@ -276,10 +276,10 @@ func TestWatch(t *testing.T) {
 
 // TestUnits: a switch sees systemd's units as they are.
 func TestUnits(t *testing.T) {
-	b := &fakeBus{units: map[string]systemd.Unit{"u": {Active: "active", MainPID: 7, Invocation: "i"}}}
+	b := &fakeBus{units: map[string]systemd.Unit{"u": {Active: "active", MainPID: 7, Invocation: "i", Result: "exit-code", Exit: 3}}}
 	u := newMachine(t, b).swap(nil).Units
 	st, err := u.State(t.Context(), "u")
-	if err != nil || st != (slot.State{Active: "active", PID: 7, Invocation: "i"}) {
+	if err != nil || st != (slot.State{Active: "active", PID: 7, Invocation: "i", Result: "exit-code", Exit: 3}) {
 		t.Errorf("%+v, %v", st, err)
 	}
 	if err := errors.Join(u.Start(t.Context(), "a"), u.Restart(t.Context(), "b"), u.Stop(t.Context(), "c"), u.ResetFailed(t.Context(), "d")); err != nil {

@@ -24,6 +24,7 @@ type switchSmoke struct {
 	full func(ctx context.Context, socket string) error
 
 	known          bool // that one was asked before
+	told           bool // and has answered
 	lacked, failed map[string]string
 }
 
@@ -32,7 +33,9 @@ type switchSmoke struct {
 func (s *switchSmoke) remember() {
 	ctx, cancel := context.WithTimeout(context.Background(), smokeLimit)
 	defer cancel()
-	s.lacked, _ = lacking(ctx, s.serving) // one that says nothing excuses nothing
+	var err error
+	s.lacked, err = lacking(ctx, s.serving)
+	s.told = err == nil                   // one that says nothing excuses nothing
 	s.failed, _ = failing(ctx, s.serving) // the same
 	s.known = true
 }
@@ -54,17 +57,18 @@ const (
 
 // ask is nil where the server behind socket is alive, tells its components, and
 // is ready but for a model and for what the server before lacks too. Where it
-// stands in that one's place there is nobody to compare it with, and what it
-// lacks may well be the machine's fault.
+// stands in that one's place, and nobody has asked that one in time, there is
+// nobody to compare it with, and what it lacks may well be the machine's fault. A
+// way back does not transcribe: it did so while it served.
 func (s *switchSmoke) ask(ctx context.Context, socket string) error {
 	if _, err := getOK(ctx, socket, "/livez"); err != nil {
 		return err
 	}
 	lacks, err := lacking(ctx, socket)
-	if err != nil || socket == s.serving {
+	switch {
+	case err != nil || socket == s.serving && !s.told:
 		return err
-	}
-	if len(lacks) == 0 && s.full != nil {
+	case len(lacks) == 0 && s.full != nil && socket != s.serving:
 		return s.full(ctx, socket)
 	}
 	delete(lacks, modelComponent)

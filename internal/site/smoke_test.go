@@ -1,6 +1,7 @@
 package site
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -65,6 +66,50 @@ func TestSwitchSmoke(t *testing.T) {
 	alone := answers(t, 503, failing("engine"))
 	if err := (&switchSmoke{serving: alone}).ask(t.Context(), alone); err != nil {
 		t.Errorf("with nobody to compare with: %v", err)
+	}
+}
+
+// TestWayBackSmoke: who serves again is held against how it did before; where it
+// was not asked then, being alive is enough.
+func TestWayBackSmoke(t *testing.T) {
+	failing := func(name string) component.State {
+		return component.State{Name: name, Status: component.Failed, Error: "why " + name}
+	}
+	for _, tt := range []struct {
+		name          string
+		before, after []component.State
+		asked         bool
+		word          string
+	}{
+		{"as well as before", nil, nil, true, ""},
+		{"worse", nil, []component.State{failing("engine")}, true, "engine: why engine"},
+		{"as bad as before", []component.State{failing("engine")}, []component.State{failing("engine")}, true, ""},
+		{"its model has gone", nil, []component.State{failing("models")}, true, ""},
+		{"not asked before", nil, []component.State{failing("engine")}, false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "s.sock")
+			s := &switchSmoke{serving: socket}
+			s.full = func(context.Context, string) error { t.Error("it is to transcribe"); return nil }
+			ready := func(states []component.State) int {
+				if len(states) > 0 {
+					return 503
+				}
+				return 200
+			}
+			if tt.asked {
+				t.Run("before", func(t *testing.T) {
+					answersAt(t, socket, ready(tt.before), tt.before...)
+					s.remember()
+				})
+			} else {
+				s.remember() // nobody is there
+			}
+			err := s.ask(t.Context(), answersAt(t, socket, ready(tt.after), tt.after...))
+			if (err == nil) != (tt.word == "") || err != nil && !strings.Contains(err.Error(), tt.word) {
+				t.Errorf("error %v, want %q", err, tt.word)
+			}
+		})
 	}
 }
 

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"whisper-appliance/internal/fault"
@@ -31,35 +34,34 @@ type Units interface {
 	State(ctx context.Context, unit string) (State, error)
 }
 
-// State is how a unit is.
-type State struct {
-	Active     string // "active", "inactive", "failed", "activating", …
-	PID        int    // of the main process, 0 for none
-	Invocation string // another for every start; "" for a unit that never ran
-}
-
-// up tells whether the unit has a process, or will have one by itself.
-func (st State) up() bool { return st.Active != "inactive" && st.Active != "failed" }
-
 // attest waits until the unit runs the server of the slot name, which holds m,
-// in an invocation other than before, and gives up after s.Settle.
-func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, before string) error {
+// in an invocation other than before, and gives up after s.Settle, or at once
+// where somebody stops it. hint is what the job that started it ended with.
+func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, before string, hint error) error {
 	s.tell(StepAttest, unit)
 	patience, cancel := context.WithTimeout(ctx, cmp.Or(s.Settle, defaultSettle))
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	runs := ends{before: before}
 	for {
-		err := s.attestOnce(ctx, unit, name, m, before)
+		st, err := s.attestOnce(ctx, unit, name, m, before)
 		if err == nil {
 			return nil
 		}
+		if st.idle() && (hint == nil || st.Invocation != "" && st.Invocation != before) { // it was up, and is not
+			return errors.Join(fmt.Errorf("attest %s: %w", unit, errStopped), hint)
+		}
+		runs.note(st)
 		select {
 		case <-patience.Done():
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return err
+			if st.idle() && !isStopped(hint) {
+				err = neverBegun(unit, err)
+			}
+			return errors.Join(hint, runs.explain(unit, err))
 		case <-tick.C:
 		}
 	}
@@ -67,21 +69,47 @@ func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, befo
 
 // attestOnce believes neither the link nor the unit file: it reads the program
 // of the process that runs.
-func (s *Switch) attestOnce(ctx context.Context, unit, name string, m Manifest, before string) error {
+func (s *Switch) attestOnce(ctx context.Context, unit, name string, m Manifest, before string) (State, error) {
+	st, err := s.Units.State(ctx, unit)
+	if err != nil {
+		return st, fmt.Errorf("attest %s: %w", unit, err)
+	}
+	if st.Active != "active" || st.PID == 0 {
+		return st, fmt.Errorf("attest %s: it is %s", unit, st.Active)
+	}
+	if before != "" && st.Invocation == before {
+		return st, fmt.Errorf("attest %s: it was not started anew", unit)
+	}
+	if err := s.Slots.runs(ctx, s.Proc, st.PID, name, m); err != nil {
+		return st, fmt.Errorf("attest %s: %w", unit, err)
+	}
+	return st, nil
+}
+
+// attestEngine sees that the engine of the slot name, where one runs, has no
+// file of another slot in its memory, nor one that the slot does not hold any
+// more.
+func (s *Switch) attestEngine(ctx context.Context, name string) error {
+	unit := s.Engine(name)
 	st, err := s.Units.State(ctx, unit)
 	if err != nil {
 		return fmt.Errorf("attest %s: %w", unit, err)
 	}
-	if st.Active != "active" || st.PID == 0 {
-		return fmt.Errorf("attest %s: it is %s", unit, st.Active)
+	if !st.up() || st.PID == 0 {
+		return nil
 	}
-	if before != "" && st.Invocation == before {
-		return fmt.Errorf("attest %s: it was not started anew", unit)
+	path, err := s.Slots.stray(filepath.Join(s.Proc, strconv.Itoa(st.PID)), name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH): // it has ended meanwhile
+		return nil
+	case err != nil: // a container may forbid it
+		s.tell(StepAttest, fmt.Sprintf("%s: what it runs cannot be read: %v", unit, err))
+		return nil
+	case path == "":
+		return nil
 	}
-	if err := s.Slots.runs(ctx, s.Proc, st.PID, name, m); err != nil {
-		return fmt.Errorf("attest %s: %w", unit, err)
-	}
-	return nil
+	return fault.New(fault.Unavailable, "engine_astray", "the engine of slot %s runs %s, which is not that slot's", name, path).
+		Try("`systemctl stop %s`, and try again", unit)
 }
 
 // runs is nil where process pid runs the server of the slot name, which holds
@@ -158,6 +186,53 @@ func program(ctx context.Context, proc string, pid int, want string) (path, sum 
 	defer f.Close()
 	sum, err = digest(ctx, io.Discard, f)
 	return path, sum, err
+}
+
+// stray is the first file in the memory of the process whose directory in proc
+// is dir that lies in a slot and is not what the slot name holds, "" where there
+// is none.
+func (s *Slots) stray(dir, name string) (string, error) {
+	f, err := os.Open(filepath.Join(dir, "maps"))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	own := s.trees(name)
+	var others []string
+	for _, other := range names() {
+		if other != name {
+			others = append(others, s.trees(other)...)
+		}
+	}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		if len(words) < 6 {
+			continue
+		}
+		path := strings.Join(words[5:], " ")
+		if below(path, own) {
+			if strings.HasSuffix(path, " (deleted)") {
+				return path, nil
+			}
+		} else if below(path, others) {
+			return path, nil
+		}
+	}
+	return "", lines.Err()
+}
+
+// trees are the names by which processes know what a slot holds.
+func (s *Slots) trees(name string) []string {
+	list := []string{s.Path(name)}
+	if dir, err := filepath.EvalSymlinks(s.Path(name)); err == nil && dir != list[0] {
+		list = append(list, dir)
+	}
+	return list
+}
+
+func below(path string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(path, dir+string(filepath.Separator)) })
 }
 
 // mapped finds the file in a process's memory whose path ends in suffix.

@@ -16,8 +16,9 @@ const (
 	defaultSettle  = 5 * time.Second
 	defaultPatient = time.Minute
 
-	// Within is how long a switch may take where the caller's context has no
-	// deadline: a start and a drain, each of which systemd bounds more closely.
+	// Within is how long a switch may take until the link moves, where the
+	// caller's context has no deadline, and once more from then on: a start and a
+	// drain, each of which systemd bounds more closely.
 	Within = 4 * time.Minute
 	// backLimit is the way back's alone, whatever the way there has used up: to
 	// stop what does not want to, and to start what ran before.
@@ -32,9 +33,18 @@ const (
 	RolledBack      = "rolled_back"      // it moved, and is back: what served before serves again
 	NotServing      = "not_serving"      // nothing came up
 	SystemdAway     = "systemd_away"     // the link is back, and what runs nobody knows: Back goes on once systemd answers
+	Stopped         = "stopped"          // somebody has stopped the server or the candidate: the link is where it was, and nothing is started
+)
 
-	// NeverBegun is a cause of CandidateFailed for which no candidate can answer.
-	NeverBegun = "never_begun"
+// The codes of faults for which no candidate can answer. They end a switch whose
+// link never moved, or are causes of the faults above.
+const (
+	NeverBegun   = "never_begun"   // a unit was not even begun
+	UnitHindered = "unit_hindered" // systemd, or the machine, kept a unit from coming up
+	UnitEdited   = "unit_edited"   // a unit is not what the package's is
+	TooSlow      = "too_slow"      // the time was over before the candidate's own
+	LinkStays    = "link_stays"    // the link could not be moved
+	Unwell       = "unwell"        // the way back does not answer as it should, and there is no better
 )
 
 var (
@@ -43,6 +53,10 @@ var (
 	errOutOfTime  = errors.New("the time for it was over")
 	// errAway marks the end of a way back on which systemd did not answer any more.
 	errAway = errors.New("systemd does not answer")
+	// errStopped marks a unit that somebody has stopped.
+	errStopped = errors.New("somebody has stopped it")
+	// errUnwell marks a way back that came up and does not pass the smoke test.
+	errUnwell = errors.New("it does not answer as it should")
 )
 
 // The steps of a switch, as Progress names them.
@@ -77,8 +91,14 @@ type Switch struct {
 	// not to; nil = nobody is asked. It is no fault of the candidate's.
 	Sure func() error
 
+	// Shipped is why a unit is not what the package's is, as far as a switch relies
+	// on it: a fault, "unit_edited", whose hint says where it was changed. nil =
+	// nobody is asked. It is no fault of the candidate's.
+	Shipped func(ctx context.Context, unit string) error
+
 	Settle   time.Duration           // how long a started server may take to run the right program; 0 = 5 s
 	Patience time.Duration           // how long it may take to pass Smoke; 0 = 1 min
+	Through  time.Duration           // how long the rest may take once the link is to move; 0 = Within
 	Progress func(step, text string) // may be nil
 }
 
@@ -93,31 +113,56 @@ type Outcome struct {
 // To makes the slot name serve. Until the link moves a failure, or the end of
 // ctx, leaves everything as it was; from then on it goes through: to the new
 // slot, or back to the old one where that does not come up, which is an error
-// too. The deadline of ctx, or else Within, bounds the way to the new slot; the
-// way back has 90 s of its own. A server that does not run is started. The
-// caller holds Lock. Where an earlier run was killed at any point, To goes on
-// from what it finds.
+// too. The deadline of ctx, or else Within, bounds the way until the link moves,
+// and is no fault of the candidate's; what is left has Through, and the way back
+// 90 s of its own. A server that does not run is started. The caller holds Lock.
+// Where an earlier run was killed at any point, To goes on from what it finds.
 func (s *Switch) To(ctx context.Context, name string) (Outcome, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	out := Outcome{To: name}
 	m, err := s.plan(ctx, &out)
 	if err != nil {
-		return out, err
+		return out, late(ctx, out, err)
 	}
 	st, err := s.Units.State(ctx, s.Service)
 	if err != nil {
-		return out, fmt.Errorf("switch to slot %s: %w", name, err)
+		return out, late(ctx, out, fmt.Errorf("switch to slot %s: %w", name, err))
+	}
+	if st.up() && out.From == name {
+		if _, err := s.attestOnce(ctx, s.Service, name, m, ""); err == nil {
+			s.retire(ctx)
+			out.Already = true
+			return out, nil
+		}
+	}
+	if err := s.AsShipped(ctx, name); err != nil {
+		return out, late(ctx, out, fmt.Errorf("switch to slot %s: %w", name, err))
 	}
 	if !st.up() {
 		return out, s.cold(ctx, out, m)
 	}
-	if out.Already = out.From == name && s.attestOnce(ctx, s.Service, name, m, "") == nil; out.Already {
-		s.retire(ctx)
-		return out, nil
-	}
 	out.Overlapped = true
 	return out, s.overlapped(ctx, out, m, st.Invocation)
+}
+
+// AsShipped is nil where the units that a switch to the slot name starts are what
+// the package's are, as far as it relies on that; see Shipped.
+func (s *Switch) AsShipped(ctx context.Context, name string) error {
+	next, _ := s.Next(name)
+	for _, unit := range []string{s.Service, next} {
+		if err := s.shipped(ctx, unit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Switch) shipped(ctx context.Context, unit string) error {
+	if s.Shipped == nil {
+		return nil
+	}
+	return s.Shipped(ctx, unit)
 }
 
 // plan refuses what need not be tried.
@@ -149,11 +194,10 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, Within, errOutOfTime)
 }
 
-// inevitable is ctx once the link is to move: it keeps its deadline, and nobody
-// can cancel it any more.
-func inevitable(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, _ := ctx.Deadline()
-	return context.WithDeadlineCause(context.WithoutCancel(ctx), deadline, errOutOfTime)
+// inevitable is ctx once the link is to move: nobody can cancel it any more, and
+// it has a deadline of its own, however little the caller had left.
+func (s *Switch) inevitable(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), cmp.Or(s.Through, Within), errOutOfTime)
 }
 
 // overlapped switches under load.
@@ -172,7 +216,7 @@ func (s *Switch) overlapped(ctx context.Context, out Outcome, m Manifest, servin
 			return fmt.Errorf("switch to slot %s: %w", out.To, err)
 		}
 	}
-	through, cancel := inevitable(ctx)
+	through, cancel := s.inevitable(ctx)
 	defer cancel()
 	if err = s.takeOver(through, out, m, serving); !errors.Is(err, errNotServing) && !errors.Is(err, errAway) {
 		s.retire(through) // else it is all that still answers
@@ -182,17 +226,44 @@ func (s *Switch) overlapped(ctx context.Context, out Outcome, m Manifest, servin
 
 // takeOver moves the link and the server, while the candidate serves.
 func (s *Switch) takeOver(ctx context.Context, out Outcome, m Manifest, serving string) error {
-	s.tell(StepActivate, "current names slot "+out.To)
-	if err := s.Slots.Activate(out.To); err != nil {
+	if err := s.activate(out.To); err != nil {
 		return s.rollback(ctx, out, serving, err)
 	}
 	s.tell(StepRestart, s.Service+" through the link")
 	hint := s.Units.Restart(ctx, s.Service)
 	faultpoint.Here("slot.restarted")
-	if err := s.attest(ctx, s.Service, out.To, m, serving); err != nil {
-		return s.rollback(ctx, out, serving, errors.Join(hint, err))
+	if err := s.attestShipped(ctx, s.Service, out.To, m, serving, hint); err != nil {
+		return s.rollback(ctx, out, serving, stuckAt(ctx, s.Service, err))
 	}
 	return nil
+}
+
+// activate moves the link. That it cannot be moved is the disk's fault.
+func (s *Switch) activate(name string) error {
+	s.tell(StepActivate, "current names slot "+name)
+	if err := s.Slots.Activate(name); err != nil {
+		return fault.New(fault.Unavailable, LinkStays, "the link to slot %s cannot be made", name).Because(err).
+			Try("see whether %s can be written to", filepath.Dir(s.Slots.Current))
+	}
+	return nil
+}
+
+// attestShipped is attest of what the package's unit started.
+func (s *Switch) attestShipped(ctx context.Context, unit, name string, m Manifest, before string, hint error) error {
+	if err := s.attest(ctx, unit, name, m, before, hint); err != nil {
+		return err
+	}
+	return s.shipped(ctx, unit)
+}
+
+// stuckAt is err, or why it is not the candidate's failure: systemd bounds what
+// that may take, and had not ended it yet.
+func stuckAt(ctx context.Context, unit string, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fault.New(fault.Unavailable, TooSlow, "systemd was still at it with %s", unit).Because(err).
+		Try("`systemctl list-jobs` and `systemctl status %s` say where it is", unit)
 }
 
 // candidate starts the slot's server beside the one that serves and looks
@@ -207,20 +278,53 @@ func (s *Switch) candidate(ctx context.Context, out Outcome, m Manifest) error {
 	before := s.invocation(ctx, unit)
 	s.tell(StepStart, unit)
 	if err := s.Units.Start(ctx, unit); err != nil {
-		if s.invocation(ctx, unit) == before { // a unit that it needs, a socket for one, has failed
-			err = fault.New(fault.Unavailable, NeverBegun, "it was never begun").Because(err).Try("`systemctl list-dependencies %s` shows what it needs", unit)
-		}
-		return fmt.Errorf("start %s: %w", unit, err)
+		return fmt.Errorf("start %s: %w", unit, s.notStarted(ctx, unit, before, err))
 	}
 	faultpoint.Here("slot.overlapped")
-	if err := s.attest(ctx, unit, out.To, m, before); err != nil {
+	if err := s.attestShipped(ctx, unit, out.To, m, before, nil); err != nil {
 		return err
 	}
-	if err := s.ask(ctx, unit, s.door(out.To)); err != nil {
-		return err
+	if err := s.passes(ctx, unit, s.door(out.To), out.To); err != nil {
+		return s.since(ctx, unit, before, err)
 	}
 	faultpoint.Here("slot.smoked")
 	return nil
+}
+
+// notStarted is err, with which the candidate's start ended, with whose failure
+// that is, as far as systemd knows.
+func (s *Switch) notStarted(ctx context.Context, unit, before string, err error) error {
+	if isStopped(err) {
+		return err
+	}
+	if s.invocation(ctx, unit) == before {
+		return neverBegun(unit, err)
+	}
+	return s.since(ctx, unit, before, err)
+}
+
+// since is err, with which a unit that was started has failed, with what has
+// become of the unit.
+func (s *Switch) since(ctx context.Context, unit, before string, err error) error {
+	st, unknown := s.Units.State(ctx, unit)
+	if unknown != nil {
+		return errors.Join(err, unknown)
+	}
+	if st.idle() {
+		return errors.Join(errStopped, err)
+	}
+	runs := ends{before: before}
+	runs.note(st)
+	return runs.explain(unit, err)
+}
+
+// passes is nil where the unit behind socket, which runs what is in the slot
+// name, answers as it should, and its engine is that slot's.
+func (s *Switch) passes(ctx context.Context, unit, socket, name string) error {
+	if err := s.ask(ctx, unit, socket); err != nil {
+		return err
+	}
+	return s.attestEngine(ctx, name)
 }
 
 // ask is Smoke of the unit behind a socket, within Patience.
@@ -246,27 +350,26 @@ func (s *Switch) door(name string) string { return filepath.Join(s.Run, "next-"+
 // and connections wait at the socket meanwhile.
 func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return late(ctx, out, context.Cause(ctx))
 	}
-	ctx, cancel := inevitable(ctx)
+	ctx, cancel := s.inevitable(ctx)
 	defer cancel()
 	s.retire(ctx)
 	if err := s.Vacate(ctx, out.To); err != nil {
 		return fmt.Errorf("switch to slot %s: %w", out.To, err)
 	}
 	before := s.invocation(ctx, s.Service)
-	s.tell(StepActivate, "current names slot "+out.To)
-	if err := s.Slots.Activate(out.To); err != nil {
+	if err := s.activate(out.To); err != nil {
 		return s.rollback(ctx, out, before, err)
 	}
 	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
 	s.tell(StepStart, s.Service)
 	hint := s.Units.Start(ctx, s.Service)
-	if err := s.attest(ctx, s.Service, out.To, m, before); err != nil {
-		return s.rollback(ctx, out, before, errors.Join(hint, err))
+	if err := s.attestShipped(ctx, s.Service, out.To, m, before, hint); err != nil {
+		return s.rollback(ctx, out, before, stuckAt(ctx, s.Service, err))
 	}
-	if err := s.ask(ctx, s.Service, s.Socket); err != nil {
-		return s.rollback(ctx, out, before, err)
+	if err := s.passes(ctx, s.Service, s.Socket, out.To); err != nil {
+		return s.rollback(ctx, out, before, stuckAt(ctx, s.Service, s.since(ctx, s.Service, before, err)))
 	}
 	return nil
 }
@@ -334,26 +437,4 @@ func (s *Switch) tell(step, text string) {
 	if s.Progress != nil {
 		s.Progress(step, text)
 	}
-}
-
-// refused words the end of a switch whose link never moved. It is cancelled
-// where the caller has done so: a question to the candidate that ran out of time
-// is the candidate's failure, and so is a deadline that it used up.
-func (s *Switch) refused(ctx context.Context, out Outcome, cause error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return fmt.Errorf("switch to slot %s: %w", out.To, context.Cause(ctx))
-	}
-	unit, _ := s.Next(out.To)
-	return fault.New(fault.Unavailable, CandidateFailed, "slot %s was not switched to: its server does not come up as it should; the release before serves on", out.To).
-		Because(cause).Try("`journalctl -u %s -n 50` says why", unit)
-}
-
-func (s *Switch) rolledBack(out Outcome, from string, cause error) error {
-	return fault.New(fault.Unavailable, RolledBack, "slot %s did not take over; slot %s serves again", out.To, from).
-		Because(cause).Try("`journalctl -u %s -n 100` says why", s.Service)
-}
-
-func (s *Switch) stuck(out Outcome, cause error) error {
-	return fault.New(fault.Unavailable, NotServing, "slot %s did not take over, and there is no way back that serves", out.To).
-		Because(errors.Join(errNotServing, cause)).Try("`journalctl -u %s -n 100` says why; `whisper-appliance slot list` shows what there is", s.Service)
 }

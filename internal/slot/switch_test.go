@@ -69,9 +69,9 @@ func (m *machine) launch(unit string) {
 		m.t.Fatal(err)
 	}
 	m.pids++
-	st := State{"active", m.pids, "invocation-" + strconv.Itoa(m.pids)}
+	st := State{Active: "active", PID: m.pids, Invocation: "invocation-" + strconv.Itoa(m.pids)}
 	if m.broken[unit] || m.broken[unit+" of "+filepath.Base(dir)] {
-		m.units[unit] = State{"activating", 0, st.Invocation}
+		m.units[unit] = State{Active: "activating", Invocation: st.Invocation}
 		return
 	}
 	exe := filepath.Join(dir, ServerPath)
@@ -240,7 +240,7 @@ func TestSwitchFails(t *testing.T) {
 // TestSwitchStopsTheEngineLeftBehind: an engine that still idles in the slot
 // that is switched to is the one of the release before.
 func TestSwitchStopsTheEngineLeftBehind(t *testing.T) {
-	old := State{"active", 99, "old"}
+	old := State{Active: "active", PID: 99, Invocation: "old"}
 	for _, tt := range []struct {
 		name  string
 		leave func(m *machine)
@@ -252,7 +252,7 @@ func TestSwitchStopsTheEngineLeftBehind(t *testing.T) {
 		{"its job's result is wrong", func(m *machine) { m.fail["stop engine-b"] = errors.New("boom") }, "stop engine-b, start next-b", "", false},
 		{"it waits to be started again", func(m *machine) { m.units["engine-b"] = State{Active: "activating", Invocation: "old"} }, "stop engine-b, start next-b", "", false},
 		{"somebody starts it anew", func(m *machine) {
-			m.after["stop engine-b"] = func() { m.units["engine-b"] = State{"active", 100, "new"} }
+			m.after["stop engine-b"] = func() { m.units["engine-b"] = State{Active: "active", PID: 100, Invocation: "new"} }
 		}, "stop engine-b, start next-b", "", false},
 		{"it has failed", func(m *machine) { m.units["engine-b"] = State{Active: "failed"} }, "start next-b, smoke next-b.sock", "", false},
 		{"it does not stop", func(m *machine) { m.after["stop engine-b"] = func() { m.units["engine-b"] = old } }, "stop engine-b", CandidateFailed, true},
@@ -287,29 +287,33 @@ func TestSwitchStopsTheEngineLeftBehind(t *testing.T) {
 	}
 }
 
-// TestSwitchCandidateHangs: that a question ran out of time is its failure, and
-// so is a deadline that it used up; it is nobody's cancelling.
+// TestSwitchCandidateHangs: that a question ran out of its time is its failure; a
+// deadline that came before that is nobody's.
 func TestSwitchCandidateHangs(t *testing.T) {
+	given := fault.New(fault.Unavailable, TooSlow, "it took more than was given").Try("give it more")
 	for _, tt := range []struct {
 		name     string
 		patience time.Duration
 		within   time.Duration
 		hangs    string
+		cause    error
+		code     string
 		word     string
 	}{
-		{"in its smoke", 20 * time.Millisecond, time.Minute, "", "did not pass within 20ms"},
-		{"in its smoke, to the deadline", time.Minute, 150 * time.Millisecond, "", "deadline"},
-		{"in its start", time.Minute, 150 * time.Millisecond, "start next-b", "deadline"},
+		{"in its smoke", 20 * time.Millisecond, time.Minute, "", nil, CandidateFailed, "did not pass within 20ms"},
+		{"in its smoke, to the deadline", time.Minute, 150 * time.Millisecond, "", nil, TooSlow, "deadline"},
+		{"in its start", time.Minute, 150 * time.Millisecond, "start next-b", nil, TooSlow, "deadline"},
+		{"in its start, and the caller has a word for it", time.Minute, 150 * time.Millisecond, "start next-b", given, TooSlow, "more than was given"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, s := newMachine(t)
 			m.hangs[tt.hangs], s.Patience = true, tt.patience
 			s.Smoke = func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }
-			ctx, cancel := context.WithTimeout(t.Context(), tt.within)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), tt.within, tt.cause)
 			defer cancel()
 			_, err := s.To(ctx, B)
-			wantCode(t, err, CandidateFailed)
-			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "the release before serves on") || !strings.Contains(err.Error(), tt.word) {
+			wantCode(t, err, tt.code)
+			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), tt.word) || tt.cause == nil && !strings.Contains(err.Error(), "the release before serves on") {
 				t.Errorf("error %v", err)
 			}
 			if current, _ := serving(t, s.Slots); current != A || m.runs() != A || m.units["next-b"].Active == "active" {
@@ -319,20 +323,34 @@ func TestSwitchCandidateHangs(t *testing.T) {
 	}
 }
 
-// TestSwitchDeadline: the way back has time though the way there has used up all.
+// TestSwitchDeadline: once the link moves there is time, however little the
+// caller had left; that systemd used it up is no candidate's failure, and the way
+// back has time of its own.
 func TestSwitchDeadline(t *testing.T) {
 	for _, verb := range []string{"restart ", "start "} {
 		m, s := newMachine(t)
 		if verb == "start " {
 			m.units[server] = State{Active: "inactive"}
 		}
-		m.hangs[verb+server] = true
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		_, err := s.To(ctx, B)
-		cancel()
+		m.hangs[verb+server], s.Through = true, 100*time.Millisecond
+		_, err := s.To(t.Context(), B)
 		wantCode(t, err, RolledBack)
+		if Caused(err, TooSlow) == nil {
+			t.Errorf("%s: it is the candidate's: %v", verb, err)
+		}
 		if current, _ := serving(t, s.Slots); current != A || m.runs() != A || m.units["next-b"].Active == "active" {
 			t.Errorf("%s: current %s, runs %s, candidate %s", verb, current, m.runs(), m.units["next-b"].Active)
+		}
+		m, s = newMachine(t)
+		if verb == "start " {
+			m.units[server] = State{Active: "inactive"}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		m.after[verb+server] = func() { <-ctx.Done() } // it takes until the caller has no time left
+		_, err = s.To(ctx, B)
+		cancel()
+		if current, _ := serving(t, s.Slots); err != nil || current != B || m.runs() != B {
+			t.Errorf("%s: %v, current %s, runs %s", verb, err, current, m.runs())
 		}
 	}
 }

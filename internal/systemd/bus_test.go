@@ -42,6 +42,7 @@ func TestUnits(t *testing.T) {
 			"MemoryCurrent": uint64(1 << 20), "TasksCurrent": uint64(math.MaxUint64), "CPUUsageNSec": uint64(5e9),
 			"ControlGroup": "/whisper.slice/x", "InvocationID": []byte("0123456789abcdef"),
 			"Description": "Speech to text", "FragmentPath": "f", "DropInPaths": []string{"d"},
+			"Type": "notify", "User": "somebody", "NoNewPrivileges": true, "ProtectSystem": "strict",
 		})
 		f.add("whisper-appliance-decode@2.service", map[string]any{"WatchdogUSec": uint64(math.MaxUint64), "InvocationID": make([]byte, 16)})
 		f.add("whisper-appliance-decode@1.service", nil)
@@ -57,14 +58,15 @@ func TestUnits(t *testing.T) {
 		memory, cpu := uint64(1<<20), 5*time.Second
 		want := Unit{Name: Service, Load: "loaded", Active: "active", Sub: "running", Result: "success", MainPID: 42, Restarts: 3,
 			Since: u.Since, Watchdog: 30 * time.Second, Memory: &memory, CPU: &cpu, ControlGroup: "/whisper.slice/x",
-			Invocation: "30313233343536373839616263646566", Description: "Speech to text", Fragment: "f", DropIns: []string{"d"}}
+			Invocation: "30313233343536373839616263646566", Description: "Speech to text", Fragment: "f", DropIns: []string{"d"},
+			Run: &Run{Type: "notify", User: "somebody", NoNewPrivileges: true, ProtectSystem: "strict"}}
 		if !u.Since.Equal(since) || !reflect.DeepEqual(u, want) {
 			t.Errorf("%+v\nwant %+v", u, want)
 		}
 		if units[1].Load != "not-found" || units[1].Name != Target || units[1].String() != Target+" not-found" {
 			t.Errorf("a unit that is not there: %+v", units[1])
 		}
-		if units[2].Name != "whisper-appliance-decode@1.service" || units[3].Watchdog != 0 || units[3].Invocation != "" || units[3].Memory != nil {
+		if units[2].Name != "whisper-appliance-decode@1.service" || units[3].Watchdog != 0 || units[3].Invocation != "" || units[3].Memory != nil || units[3].Run != nil {
 			t.Errorf("a pattern: %+v", units[2:])
 		}
 	})
@@ -130,13 +132,14 @@ func TestJobs(t *testing.T) {
 func TestUnhappyJobs(t *testing.T) {
 	f := newFake(t, true)
 	b := f.dial()
-	f.results = map[string]string{"bad.service": "failed", "slow.service": "timeout", "odd.service": "frozen"}
+	f.results = map[string]string{"bad.service": "failed", "slow.service": "timeout", "odd.service": "frozen", "gone.service": "canceled"}
 	f.refuse = map[string]string{"none.service": "org.freedesktop.systemd1.NoSuchUnit", "masked.service": "org.freedesktop.systemd1.UnitMasked",
 		"foreign.service": "org.freedesktop.DBus.Error.AccessDenied", "strange.service": "org.freedesktop.DBus.Error.LimitsExceeded"}
 	for _, c := range []struct{ unit, code, says, hint string }{
 		{"bad.service", "job_failed", "start bad.service: it failed", "journalctl -u bad.service"},
 		{"slow.service", "job_failed", "too long", "journalctl"},
 		{"odd.service", "job_failed", "frozen", "journalctl"},
+		{"gone.service", "job_canceled", "another job", "journalctl"},
 		{"none.service", "no_unit", "no such unit", "daemon-reload"},
 		{"masked.service", "unit_masked", "masked", "unmask"},
 		{"foreign.service", "not_allowed", "not allow", "root"},
@@ -170,7 +173,7 @@ func TestUnfinishedJobs(t *testing.T) {
 		time.Sleep(time.Millisecond) // until the call has arrived
 	}
 	f.breakAll()
-	if err := <-done; err == nil || codeOf(err) == "" {
+	if err := <-done; codeOf(err) != "no_systemd" || fault.Hint(err) == "" {
 		t.Errorf("a connection that broke: %v", err)
 	}
 }

@@ -16,8 +16,9 @@ import (
 const jobLimit = 5 * time.Minute
 
 // Start starts units together and waits until all are as they should be. The
-// error joins a fault for each that is not: "job_failed", "no_unit",
-// "unit_masked", "not_allowed", "no_systemd" or "job_unfinished".
+// error joins a fault for each that is not: "job_failed", "job_canceled" where
+// somebody else's job took its place, "no_unit", "unit_masked", "not_allowed",
+// "job_unfinished", or "no_systemd", also where it goes away meanwhile.
 func (b *Bus) Start(ctx context.Context, units ...string) error {
 	return b.work(ctx, "start", "StartUnit", units)
 }
@@ -126,7 +127,7 @@ func await(ctx context.Context, verb string, jobs map[dbus.ObjectPath]string, si
 		select {
 		case s, open := <-signals:
 			if !open {
-				return append(errs, unfinished(verb, jobs, errors.New("the connection to systemd broke"))...)
+				return append(errs, broken(verb, jobs)...)
 			}
 			job, result := removed(s)
 			unit, ours := jobs[job]
@@ -165,6 +166,15 @@ func unfinished(verb string, jobs map[dbus.ObjectPath]string, err error) (errs [
 	return errs
 }
 
+// broken words jobs of which nobody tells any more how they end.
+func broken(verb string, jobs map[dbus.ObjectPath]string) (errs []error) {
+	for _, unit := range jobs {
+		errs = append(errs, fault.New(fault.Unavailable, "no_systemd", "%s %s: the connection to systemd broke", verb, unit).
+			Try("`systemctl is-system-running` says how systemd is, `systemctl status %s` how the unit is", unit))
+	}
+	return errs
+}
+
 // unhappy words a job's result; see the D-Bus interface of systemd for the list.
 func unhappy(verb, unit, result string) error {
 	meaning := map[string]string{
@@ -181,7 +191,11 @@ func unhappy(verb, unit, result string) error {
 	if meaning == "" {
 		meaning = "systemd says " + result
 	}
-	return fault.New(fault.Unavailable, "job_failed", "%s %s: %s", verb, unit, meaning).
+	code := "job_failed"
+	if result == "canceled" {
+		code = "job_canceled"
+	}
+	return fault.New(fault.Unavailable, code, "%s %s: %s", verb, unit, meaning).
 		Try("`systemctl status %s` and `journalctl -u %s -n 50` say why", unit, unit)
 }
 

@@ -38,7 +38,17 @@ type Unit struct {
 	Invocation   string   `json:"invocation,omitempty"`    // 32 hex digits: _SYSTEMD_INVOCATION_ID in the journal
 	Description  string   `json:"description,omitempty"`
 	Fragment     string   `json:"fragment,omitempty"` // path of the unit file
-	DropIns      []string `json:"drop_ins,omitempty"`
+	DropIns      []string `json:"drop_ins,omitempty"` // in the order in which they are read
+	Run          *Run     `json:"-"`                  // nil for what is no service
+}
+
+// Run is how a service is run, drop-ins counted in; see systemd.service(5) and
+// systemd.exec(5) for the words.
+type Run struct {
+	Type            string // "notify", "simple", …
+	User            string // "" for root
+	NoNewPrivileges bool
+	ProtectSystem   string // "strict", "full", "yes", "no"
 }
 
 // Units asks for units by name or, where a name has a star, by pattern. They
@@ -154,6 +164,12 @@ func (u *Unit) fill(all map[string]dbus.Variant, boot time.Time) {
 	u.Description = cmp.Or(value[string](all, "Description"), u.Description)
 	u.Fragment = value[string](all, "FragmentPath")
 	u.DropIns = value[[]string](all, "DropInPaths")
+	if kind := value[string](all, "Type"); kind != "" {
+		u.Run = &Run{
+			Type: kind, User: value[string](all, "User"),
+			NoNewPrivileges: value[bool](all, "NoNewPrivileges"), ProtectSystem: value[string](all, "ProtectSystem"),
+		}
+	}
 }
 
 // value is a property, or its zero where there is none of that type.

@@ -19,6 +19,7 @@ type Judge struct {
 	seen    bool   // there is
 	ready   bool   // it was ready then
 	well    bool   // nothing at all was wrong then
+	short   bool   // the machine is to blame for what fails, now or then
 	verdict Verdict
 }
 
@@ -55,11 +56,12 @@ func (j *Judge) Look(s Sample) Verdict {
 	if j.verdict.Final() {
 		return j.verdict
 	}
+	j.short = s.excused() || j.last.excused()
 	reset := j.count(s)
 	bad, is := j.bad(s, reset)
 	why := j.wrong(s)
 	j.time(s, why)
-	j.last, j.seen = s, true
+	j.last, j.seen, j.credit.Ends = s, true, s.past()
 	switch {
 	case is:
 		j.verdict = bad
@@ -152,7 +154,7 @@ func (j *Judge) countMemory(s Sample) {
 	if s.Memory == 0 {
 		return
 	}
-	j.credit.Memory = s.Memory
+	j.credit.Memory, j.credit.Peak = s.Memory, max(j.credit.Peak, s.Memory)
 	if budget := j.budget(); budget > 0 && s.Memory > budget {
 		j.credit.Heavy++
 	} else {

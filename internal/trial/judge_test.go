@@ -138,6 +138,7 @@ func goodStories() []story {
 }
 
 func crashStories() []story {
+	weighed := Baseline{Figures: deployment.Figures{MemoryBytes: 100 << 20}}
 	restarts := func(n uint32) func(*Sample) { return func(s *Sample) { s.Restarts = n } }
 	ended := func(result string, exit int) func(*Sample) {
 		return func(s *Sample) { s.Restarts, s.Result, s.Exit = 1, result, exit }
@@ -159,17 +160,24 @@ func crashStories() []story {
 			{change: restarts(2), want: early}, {after: tick, change: func(s *Sample) { s.Restarts, s.Active, s.Invocation = 0, "", "" }, want: early},
 			{after: tick, change: func(s *Sample) { s.Restarts, s.Active, s.Invocation = 2, "active", "one" }, want: early},
 		}},
-		{name: "killed for memory", steps: []step{first(), {after: tick, change: ended("oom-kill", 9), want: "bad out_of_memory candidate"}}},
-		{name: "killed for memory where the machine is short of it", steps: []step{
+		{name: "killed for memory, and nobody knows what is usual", steps: []step{first(), {after: tick, change: ended("oom-kill", 9), want: "bad out_of_memory environment"}}},
+		{name: "killed for memory, of which it took no more than before", base: weighed, steps: []step{first(), {after: tick, change: ended("oom-kill", 9), want: "bad out_of_memory environment"}}},
+		{name: "killed for memory, of which it took more than it may", base: weighed, steps: []step{
+			{change: func(s *Sample) { s.Memory = 300 << 20 }, want: early}, {after: tick, change: func(s *Sample) { s.Memory = 0 }, want: early},
+			{after: tick, change: ended("oom-kill", 9), want: "bad out_of_memory candidate"},
+		}},
+		{name: "killed for memory where the machine is short of it", base: weighed, steps: []step{
 			{change: func(s *Sample) {
+				s.Memory = 300 << 20
 				s.Failing = []Failing{{Name: "memory", Code: "low_memory", Blame: deployment.Environment}}
 			}, want: "inconclusive component_failed environment"},
 			{after: tick, change: ended("oom-kill", 9), want: "bad out_of_memory environment"},
 		}},
 		{name: "the settings are wrong", steps: []step{first(), {after: tick, change: ended("exit-code", 78), want: "bad restarted configuration"}}},
-		{name: "the unit cannot be set up", steps: []step{first(), {after: tick, change: ended("exit-code", 226), want: "bad restarted configuration"}}},
+		{name: "the unit cannot be set up", steps: []step{first(), {after: tick, change: ended("exit-code", 226), want: "bad unit_failed configuration"}}},
+		{name: "the gate cannot be run", steps: []step{first(), {after: tick, change: ended("exit-code", 0), want: "bad unit_failed configuration"}}},
 		{name: "there is no program that can be executed", steps: []step{first(), {after: tick, change: ended("exit-code", 203), want: "bad restarted candidate"}}},
-		{name: "systemd has no resources", steps: []step{first(), {after: tick, change: ended("resources", 0), want: "bad restarted environment"}}},
+		{name: "systemd has no resources", steps: []step{first(), {after: tick, change: ended("resources", 0), want: "bad unit_failed environment"}}},
 		{name: "the watchdog", base: Baseline{Watchdog: 1}, steps: []step{
 			{change: func(s *Sample) { s.Watchdog = 1 }, want: early},
 			{after: tick, change: func(s *Sample) { s.Watchdog, s.Restarts = 2, 1 }, want: "bad watchdog candidate"},

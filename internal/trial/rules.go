@@ -31,7 +31,7 @@ func (j *Judge) hung(s Sample) *Verdict {
 	}
 	return &Verdict{
 		Reason: ReasonWatchdog, Blame: deployment.Candidate, Says: "the server hung, and systemd's watchdog ended it",
-		Evidence: []string{fmt.Sprintf("%d kills by the watchdog, %d at the start", s.Watchdog, j.base.Watchdog)},
+		Evidence: append([]string{fmt.Sprintf("%d kills by the watchdog, %d at the start", s.Watchdog, j.base.Watchdog)}, j.Ended(j.news(s)...).Evidence...),
 	}
 }
 
@@ -39,37 +39,9 @@ func (j *Judge) restarted(s Sample) *Verdict {
 	if s.Restarts <= j.credit.Restarts {
 		return nil
 	}
-	v := &Verdict{Reason: ReasonRestarted, Says: "the server ended by itself and was started again"}
-	v.Blame = j.ended(s)
-	v.Evidence = []string{fmt.Sprintf("%d restarts by systemd, %d at the start", s.Restarts, j.credit.Restarts)}
-	if s.Result != "" && s.Result != "success" { // which it is again as soon as the next one runs
-		v.Evidence = append(v.Evidence, fmt.Sprintf("it ended with the result %q, status %d", s.Result, s.Exit))
-	}
-	if s.Result == "oom-kill" {
-		v.Reason, v.Says = ReasonOOM, "the kernel killed the server for memory"
-	}
-	return v
-}
-
-// Exit statuses with a meaning of their own.
-const (
-	exitConfig    = 78  // ours: the settings are wrong
-	exitFirstUnit = 200 // systemd's, from here on: it could not set the unit up
-	exitLastUnit  = 245
-	exitExec      = 203 // but for this one: there is no program that can be executed
-)
-
-// ended says whom it is blamed on that the server has ended.
-func (j *Judge) ended(s Sample) string {
-	switch {
-	case s.Result == "resources":
-		return deployment.Environment
-	case s.Result == "oom-kill" && (s.excused() || j.last.excused()):
-		return deployment.Environment // the machine was short of memory, and said so
-	case s.Exit == exitConfig, s.Exit >= exitFirstUnit && s.Exit <= exitLastUnit && s.Exit != exitExec:
-		return deployment.Configuration
-	}
-	return deployment.Candidate
+	v := j.Ended(j.news(s)...)
+	v.Evidence = append([]string{fmt.Sprintf("%d restarts by systemd, %d at the start", s.Restarts, j.credit.Restarts)}, v.Evidence...)
+	return &v
 }
 
 func (j *Judge) smoke(s Sample) *Verdict {
@@ -81,7 +53,7 @@ func (j *Judge) smoke(s Sample) *Verdict {
 		Evidence: []string{"smoke: " + j.credit.SmokeSays},
 	}
 	if !s.Up {
-		v.Blame = j.ended(s)
+		v.Blame = j.Ended(j.news(s)...).Blame
 	}
 	return v
 }
@@ -136,7 +108,7 @@ func (j *Judge) wrong(s Sample) *Verdict {
 	case s.Stopped:
 		return &Verdict{Reason: ReasonStopped, Blame: deployment.Environment, Says: "somebody has stopped the server; the trial waits"}
 	case !s.Up:
-		return &Verdict{Reason: ReasonDown, Blame: j.ended(s), Says: "the server does not answer"}
+		return &Verdict{Reason: ReasonDown, Blame: j.Ended(j.news(s)...).Blame, Says: "the server does not answer"}
 	case j.credit.SmokeBlame != "":
 		return &Verdict{Reason: ReasonSmoke, Blame: j.credit.SmokeBlame, Says: "the smoke test failed: " + j.credit.SmokeSays}
 	case f != nil:

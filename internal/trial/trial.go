@@ -72,6 +72,7 @@ type Sample struct {
 	Restarts   uint32        // by systemd, since somebody last started it
 	Invocation string        // systemd's id of this start
 	Watchdog   int           // kills by the watchdog, counted on from Baseline
+	Ends       []End         // of this release's runs that nobody wanted, the newest last; until the machine is started anew they only become more
 	Result     string        // systemd's word for how it last ended: "success", "exit-code", "oom-kill", …
 	Exit       int           // its last exit status
 	Smoke      *Smoke        // nil = none was made
@@ -168,7 +169,9 @@ const (
 
 	// Bad.
 	ReasonRestarted = "restarted"        // it ended by itself and was started again
+	ReasonSignal    = "signal"           // likewise, of a signal: it crashed
 	ReasonOOM       = "out_of_memory"    // likewise, killed for memory
+	ReasonUnit      = "unit_failed"      // systemd could not run its unit: it was never begun
 	ReasonWatchdog  = "watchdog"         // it hung
 	ReasonSmoke     = "smoke_failed"     // three times in a row
 	ReasonFlapping  = "flapping"         // ready, not ready, ready
@@ -218,7 +221,9 @@ type Credit struct {
 	Invocation string        `json:"invocation,omitempty"`
 	Synthetic  Counters      `json:"synthetic"`
 	Speeds     []float64     `json:"speeds,omitempty"`      // real-time factors of the newest runs on an idle engine
+	Ends       int           `json:"ends,omitempty"`        // of Sample.Ends, that say nothing of what comes
 	Memory     int64         `json:"memory,omitempty"`      // bytes, the last that was seen
+	Peak       int64         `json:"peak,omitempty"`        // bytes, the most that was seen
 	Heavy      int           `json:"heavy,omitempty"`       // looks over the memory budget, in a row
 	Unready    int           `json:"unready,omitempty"`     // how often it was ready no more
 	BadSmokes  int           `json:"bad_smokes,omitempty"`  // in a row

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/fault"
@@ -29,18 +30,29 @@ func behaviour() []string {
 // surroundings are the codes of what no release can help: where one of them is
 // the cause, it is not to blame for what it could not show.
 func surroundings() []string {
-	return []string{"no_systemd", "no_unit", "unit_masked", "not_allowed", "engine_stays", "disk_full", slot.NeverBegun}
+	return []string{"no_systemd", "no_unit", "unit_masked", "not_allowed", "engine_stays", "engine_astray", "disk_full",
+		slot.NeverBegun, slot.UnitHindered, slot.TooSlow, slot.LinkStays, slot.Unwell}
 }
 
 // settings are the codes of what an administrator has to decide otherwise.
 func settings() []string {
 	return []string{"no_source", "pinned", "bad_config", "bad_version", "wrong_arch", "wrong_contract", "old_updater", "wrong_schema",
-		"downgrade", "held", "quarantined", "two_file_systems", "bad_link"}
+		"downgrade", "held", "quarantined", "two_file_systems", "bad_link", slot.UnitEdited}
 }
 
-// blame says who has to answer for err.
+// blame says who has to answer for err, and why: where a release could not show
+// what it is worth, for what kept it from that.
 func blame(err error) (who, reason string) {
 	var f *fault.Error
+	if errors.As(err, &f) && slices.Contains(behaviour(), f.Code) {
+		if cause := slot.Caused(err, slot.UnitEdited); cause != nil {
+			return deployment.Configuration, cause.Code
+		}
+		if cause := slot.Caused(err, surroundings()...); cause != nil {
+			return deployment.Environment, cause.Code
+		}
+		return deployment.Candidate, f.Code
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &f):
 		return deployment.Environment, "timeout"
@@ -48,9 +60,7 @@ func blame(err error) (who, reason string) {
 		return deployment.Environment, "internal"
 	case f.Kind == fault.Canceled:
 		return deployment.Operator, f.Code
-	case slices.Contains(behaviour(), f.Code) && causedBy(err, surroundings()):
-		return deployment.Environment, f.Code
-	case slices.Contains(damage(), f.Code), slices.Contains(behaviour(), f.Code):
+	case slices.Contains(damage(), f.Code):
 		return deployment.Candidate, f.Code
 	case slices.Contains(settings(), f.Code):
 		return deployment.Configuration, f.Code
@@ -66,6 +76,11 @@ func (t *transaction) blame(err error) (who, reason string) {
 	who, reason = blame(err)
 	if reason == damagedArtefact && t.want.Bundle != "" {
 		who = deployment.Candidate
+	}
+	if who == deployment.Candidate && reason == slot.RolledBack { // it was started, and systemd may have said how that went
+		if said, known := t.u.ended(t.st); known {
+			who = said.Blame
+		}
 	}
 	if t.c != nil && (t.c.there || t.res.Placed) && slices.Contains(damage(), reason) {
 		who = deployment.Environment
@@ -88,6 +103,9 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	r.At = cmp.Or(t.broke, t.phase)
 	r.Blame, r.Reason = t.blame(err)
 	r.Says, r.Hint, r.Evidence = err.Error(), fault.Hint(err), t.notes
+	if said, known := t.u.ended(t.st); known && r.Reason == slot.RolledBack {
+		r.Evidence = append(r.Evidence, said.Evidence...)
+	}
 	outcome := deployment.Aborted
 	switch {
 	case hasCode(err, slot.NotServing):
@@ -103,12 +121,20 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	}
 	t.quarantine(err)
 	t.res.Outcome = outcome
-	if outcome != deployment.Aborted && outcome != deployment.Canceled {
+	if outcome != deployment.Aborted && outcome != deployment.Canceled || hasCode(err, slot.Stopped) {
 		if cerr := t.u.cameBack(t.st); cerr != nil {
 			return errors.Join(err, cerr) // the state is as before: the next run settles it
 		}
 	}
+	t.st.tellUnwell(err, t.u.Now())
 	return errors.Join(err, t.u.finish(t.st, outcome))
+}
+
+// tellUnwell raises the alarm about a way back that is none to be glad of.
+func (st *state) tellUnwell(err error, now time.Time) {
+	if f := slot.Caused(err, slot.Unwell); f != nil {
+		st.raise(deployment.ProblemOf(f, now))
+	}
 }
 
 // waits leaves the way back to whoever finds systemd answering again: the link is
@@ -139,20 +165,6 @@ func (t *transaction) quarantine(err error) {
 		return // what was damaged on its way is no release: another try brings it whole
 	}
 	t.st.ban(q)
-}
-
-// causedBy tells whether a fault with one of the codes is anywhere in err.
-func causedBy(err error, codes []string) bool {
-	if f, is := err.(*fault.Error); is && slices.Contains(codes, f.Code) { //nolint:errorlint // each is looked at
-		return true
-	}
-	switch e := err.(type) { //nolint:errorlint // likewise
-	case interface{ Unwrap() error }:
-		return e.Unwrap() != nil && causedBy(e.Unwrap(), codes)
-	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(e.Unwrap(), func(err error) bool { return causedBy(err, codes) })
-	}
-	return false
 }
 
 func hasCode(err error, code string) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"whisper-appliance/internal/deployment"
 	"whisper-appliance/internal/durable"
@@ -60,7 +61,7 @@ func (u *Updater) finish(st *state, outcome string) error {
 	}
 	bound(&r)
 	u.keepEvidence(&r)
-	if p := u.dpkgAlarm(r); p != nil {
+	if p := u.dpkgAlarm(r); p != nil && !st.unwell(r.Started) {
 		st.raise(p)
 	}
 	st.end()
@@ -88,6 +89,12 @@ func (u *Updater) dpkgAlarm(r deployment.Record) *deployment.Problem {
 	return &deployment.Problem{Code: packageNotServing, At: u.Now(),
 		Message: fmt.Sprintf("version %s came with the package and does not serve: version %s does", r.To.Version, r.From.Version),
 		Hint:    "`whisper-appliance update history` says why; a later package, or the one before, makes it right"}
+}
+
+// unwell tells whether there is an alarm since then about what serves: that the
+// package's release does not is the lesser trouble.
+func (st *state) unwell(since time.Time) bool {
+	return st.Alarm != nil && st.Alarm.Code == slot.Unwell && !st.Alarm.At.Before(since)
 }
 
 // Words in a record are for people, and what a release says of itself may be of
@@ -190,6 +197,11 @@ func (u *Updater) cleanGolden(last deployment.Record) error {
 	if m, err := slot.Read(u.Slots.Golden); err != nil || m.Digest() != last.To.Digest {
 		return nil //nolint:nilerr // then it has proved nothing
 	}
+	if serving, committed := u.links(); serving != slot.Golden && committed != slot.Golden {
+		if err := u.Slots.Prepare(); err != nil { // an upgrade may have kept the one before where it served
+			return err
+		}
+	}
 	if link, err := os.Readlink(u.Slots.Path(slot.Golden)); err != nil || link != u.Slots.Golden {
 		return nil //nolint:nilerr // the one before may be all that can serve
 	}
@@ -211,7 +223,7 @@ func (u *Updater) cameBack(st *state) error {
 		st.pardon(digest)
 		st.raise(&deployment.Problem{Code: "refused_serves", At: u.Now(),
 			Message: fmt.Sprintf("slot %s serves, whose release was quarantined: no other came up", serving),
-			Hint:    "see that it transcribes; `apt reinstall whisper-appliance` brings a release"})
+			Hint:    "see that it transcribes; `whisper-appliance slot deploy` installs the package's release, `whisper-appliance update apply` the newest"})
 	}
 	if serving == "" || serving == committed {
 		return nil

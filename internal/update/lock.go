@@ -17,7 +17,12 @@ import (
 const (
 	cancelFile  = "cancel" // stop, whatever it is that you do
 	yieldPrefix = "yield-" // stop if you only look or download; each who asks has a file
+	haltPrefix  = "halt-"  // stop as well if it is an update that you download for
 )
+
+// asideFile is locked by an update that waits for its source without the lock.
+// It is made, looked at and removed by whoever holds that.
+const asideFile = "aside.lock"
 
 var (
 	errCanceled = fault.New(fault.Canceled, "canceled", "somebody cancelled the update")
@@ -31,19 +36,59 @@ const (
 	// yieldLimit is how long one who has heard that somebody waits may take to
 	// end: the fetcher has to be stopped.
 	yieldLimit = 15 * time.Second
+	// haltLimit is yieldLimit for an update, which has its end to write down, too:
+	// dpkg waits no longer than 90 seconds in all.
+	haltLimit = 45 * time.Second
 	// obeyEvery is how often orders are looked for, some times within patience.
 	obeyEvery = 100 * time.Millisecond
 	lockEvery = 20 * time.Millisecond
 )
 
+// tryLock takes the lock, unless an update has set it aside.
 func (u *Updater) tryLock(what string) (release func(), err error) {
+	release, err = u.tryState(what)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.aside(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// tryState is tryLock for what does not mind an update that waits for its source.
+func (u *Updater) tryState(what string) (release func(), err error) {
 	return slot.Lock(filepath.Join(u.Dir, "lock"), what)
 }
 
+// aside is a fault of kind Busy while an update has set its lock aside, which
+// names it. The lock must be held.
+func (u *Updater) aside() error {
+	path := filepath.Join(u.Dir, asideFile)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	free, err := slot.Lock(path, "a glance")
+	if err != nil {
+		return err
+	}
+	defer free()
+	os.Remove(path) //nolint:errcheck // it was left by one that was killed; the next glance meets it again
+	return nil
+}
+
 // lock takes the one lock of everything that changes slots.
-func (u *Updater) lock(what string) (release func(), err error) {
+func (u *Updater) lock(what string) (release func(), err error) { return u.wait(what, u.tryLock) }
+
+// lockState is lock for a change of what is kept beside a transaction.
+func (u *Updater) lockState(what string) (release func(), err error) {
+	return u.wait(what, u.tryState)
+}
+
+func (u *Updater) wait(what string, try func(string) (func(), error)) (release func(), err error) {
 	for begun := u.Clock(); ; time.Sleep(lockEvery) {
-		release, err = u.tryLock(what)
+		release, err = try(what)
 		if !hasCode(err, "slots_busy") || u.Clock()-begun > patience {
 			return release, err
 		}
@@ -54,21 +99,38 @@ func (u *Updater) lock(what string) (release func(), err error) {
 // decides how long those take. Whoever is at one is asked to end it, and waited
 // for; others are not.
 func (u *Updater) lockFirst(what string) (release func(), err error) {
-	release, err = u.tryLock(what)
+	return u.insist(what, yieldPrefix, yieldLimit, u.tryLock)
+}
+
+// lockOver is lockFirst for what needs no source: it does not wait for the
+// download of an update either.
+func (u *Updater) lockOver(what string) (release func(), err error) {
+	return u.insist(what, haltPrefix, haltLimit, u.tryLock)
+}
+
+// lockBeside is lockFirst for what can be done while an update is downloaded.
+func (u *Updater) lockBeside(what string) (release func(), err error) {
+	return u.insist(what, yieldPrefix, yieldLimit, u.tryState)
+}
+
+// insist leaves the order to end with whoever holds the lock, and waits up to the
+// limit for one who has heard it.
+func (u *Updater) insist(what, order string, limit time.Duration, try func(string) (func(), error)) (release func(), err error) {
+	release, err = try(what)
 	if !hasCode(err, "slots_busy") {
 		return release, err
 	}
-	order, oerr := os.CreateTemp(u.Run, yieldPrefix+"*")
+	file, oerr := os.CreateTemp(u.Run, order+"*")
 	if oerr != nil {
-		return u.lock(what) // nobody can be asked
+		return u.wait(what, try) // nobody can be asked
 	}
-	order.Close()
-	defer os.Remove(order.Name()) //nolint:errcheck // mostly it was obeyed
-	heard := func() bool { _, err := os.Lstat(order.Name()); return err != nil }
+	file.Close()
+	defer os.Remove(file.Name()) //nolint:errcheck // mostly it was obeyed
+	heard := func() bool { _, err := os.Lstat(file.Name()); return err != nil }
 	for begun := u.Clock(); ; time.Sleep(lockEvery) {
-		release, err = u.tryLock(what)
+		release, err = try(what)
 		waited := u.Clock() - begun
-		if !hasCode(err, "slots_busy") || waited > yieldLimit || waited > patience && !heard() {
+		if !hasCode(err, "slots_busy") || waited > limit || waited > patience && !heard() {
 			return release, err
 		}
 	}
@@ -83,7 +145,7 @@ func (u *Updater) cancellable(ctx context.Context) (context.Context, func()) {
 // yielding is cancellable for what only looks or downloads: it ends as well when
 // somebody needs the lock for more.
 func (u *Updater) yielding(ctx context.Context) (context.Context, func()) {
-	return u.obeying(ctx, map[string]error{cancelFile: errCanceled, yieldPrefix + "*": errYielded})
+	return u.obeying(ctx, map[string]error{cancelFile: errCanceled, yieldPrefix + "*": errYielded, haltPrefix + "*": errYielded})
 }
 
 // obeying is ctx, ended by orders: names of files in the run directory, or
@@ -91,6 +153,18 @@ func (u *Updater) yielding(ctx context.Context) (context.Context, func()) {
 func (u *Updater) obeying(ctx context.Context, orders map[string]error) (context.Context, func()) {
 	u.takeOrder(cancelFile) // one that came too late for who held the lock before
 	ctx, cancel := context.WithCancelCause(ctx)
+	stop := u.obey(ctx, orders, cancel)
+	return ctx, func() {
+		cancel(nil)
+		stop()
+		u.takeOrder(cancelFile)
+	}
+}
+
+// obey looks for orders until ctx ends or stop is called, and calls end with the
+// reason of each.
+func (u *Updater) obey(ctx context.Context, orders map[string]error, end context.CancelCauseFunc) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -104,15 +178,14 @@ func (u *Updater) obeying(ctx context.Context, orders map[string]error) (context
 			}
 			for order, why := range orders {
 				if u.takeOrder(order) {
-					cancel(why)
+					end(why)
 				}
 			}
 		}
 	}()
-	return ctx, func() {
-		cancel(nil)
+	return func() {
+		cancel()
 		<-done
-		u.takeOrder(cancelFile)
 	}
 }
 

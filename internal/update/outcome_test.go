@@ -85,7 +85,7 @@ func TestFailures(t *testing.T) {
 			"engine_stays", deployment.Aborted, deployment.Stage, "engine_stays", deployment.Environment, false, slot.A, slot.A, slot.A, "package_not_serving"},
 		{"systemd goes away in between", func(w *world) {
 			w.m.after = func(verb, _ string) { w.m.Down = verb == "start" }
-		}, slot.CandidateFailed, deployment.Aborted, deployment.Overlap, slot.CandidateFailed, deployment.Environment, false, slot.A, slot.A, slot.A, "package_not_serving"},
+		}, slot.CandidateFailed, deployment.Aborted, deployment.Overlap, "no_systemd", deployment.Environment, false, slot.A, slot.A, slot.A, "package_not_serving"},
 		{"the tree is damaged", func(w *world) { spoil(w.t, filepath.Join(w.tree("1.1.0"), slot.ServerPath)) },
 			"damaged_release", deployment.Aborted, deployment.Stage, "damaged_release", deployment.Candidate, true, slot.A, slot.A, slot.A, "package_not_serving"},
 		{"there is no room", func(w *world) { w.u.Slots.Room = 1 << 60 },

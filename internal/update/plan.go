@@ -25,8 +25,15 @@ type Want struct {
 	Trial   bool   // it has to prove itself before it is committed
 	Auto    bool   // nobody asked for this very one: what is held, pinned or not rolled out yet stays out
 
-	back   bool // it is the way back to what served before
-	queued bool // it is what waited
+	// Was is the version of the package that was configured before the one which
+	// brings Tree: where that is the same, or what serves is newer than a newer one's,
+	// nothing is switched. "" = none was, or Tree is wanted in any case. It counts at
+	// the door of dpkg alone.
+	Was string
+
+	back   bool  // it is the way back to what served before
+	queued bool  // it is what waited
+	held   *held // the lock, to be set aside while a source is waited for; nil = it is kept
 
 	// Begun is called once the release is found and nothing stands against it: what
 	// is refused before is the error of the call. nil = nobody wants to know.

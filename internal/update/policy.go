@@ -165,7 +165,7 @@ func merged(p, change deployment.PolicyChange) deployment.PolicyChange {
 
 // SetPolicy changes what the updater does by itself. What /etc fixes cannot be
 // changed here.
-func (u *Updater) SetPolicy(change deployment.PolicyChange) error {
+func (u *Updater) SetPolicy(door deployment.Door, change deployment.PolicyChange) error {
 	change, err := checkPolicy(change)
 	if err != nil {
 		return err
@@ -192,6 +192,7 @@ func (u *Updater) SetPolicy(change deployment.PolicyChange) error {
 		if err := durable.WriteFile(filepath.Join(u.Dir, policyFile), append(data, '\n'), 0o644); err != nil {
 			return cannotWrite(u.Dir, err)
 		}
+		u.Log.Info("policy changed", "door", door, "policy", strings.Join(strings.Fields(string(data)), " "))
 		return nil
 	})
 }

@@ -31,9 +31,9 @@ func word(s string) *string { return &s }
 // write counts at all.
 func TestPolicy(t *testing.T) {
 	w, _ := policed(t, "[update]\nautomatic = \"off\"\n")
-	must(t, w.u.SetPolicy(deployment.PolicyChange{Channel: word("beta"), Window: word("")}))
-	must(t, w.u.SetPolicy(deployment.PolicyChange{Days: []string{"sat", "sun"}}))
-	err := w.u.SetPolicy(deployment.PolicyChange{Automatic: word("install")})
+	must(t, w.u.SetPolicy(deployment.DoorCLI, deployment.PolicyChange{Channel: word("beta"), Window: word("")}))
+	must(t, w.u.SetPolicy(deployment.DoorCLI, deployment.PolicyChange{Days: []string{"sat", "sun"}}))
+	err := w.u.SetPolicy(deployment.DoorCLI, deployment.PolicyChange{Automatic: word("install")})
 	wantCode(t, err, "locked")
 	var f *fault.Error
 	if !errors.As(err, &f) || f.Field != "automatic" {
@@ -47,7 +47,7 @@ func TestPolicy(t *testing.T) {
 	if !slices.Equal(set.sources(), []string{"/packages/source"}) {
 		t.Errorf("sources %v: the server's own file was read", set.sources())
 	}
-	must(t, w.u.SetPolicy(deployment.PolicyChange{Days: []string{}}))
+	must(t, w.u.SetPolicy(deployment.DoorCLI, deployment.PolicyChange{Days: []string{}}))
 	if set, err = w.u.Settings(); err != nil || len(set.Days) != 0 || set.Channel != "beta" {
 		t.Errorf("%+v, %v", set, err)
 	}
@@ -70,7 +70,7 @@ func TestBadPolicy(t *testing.T) {
 		"window, long": {Window: word("02:00-05:00" + strings.Repeat(" ", 70_000))},
 	} {
 		w, _ := policed(t, "")
-		err := w.u.SetPolicy(c)
+		err := w.u.SetPolicy(deployment.DoorCLI, c)
 		setting, _, _ := strings.Cut(name, ",")
 		if err == nil || !strings.Contains(err.Error(), setting) || len(err.Error()) > 500 || fault.KindOf(err) != fault.BadInput {
 			t.Errorf("%s: %v", name, err)
@@ -96,7 +96,7 @@ func TestPolicyThatCannotBeRead(t *testing.T) {
 		if s, err := w.u.Status(); err != nil || s.Alarm == nil || s.Alarm.Code != "bad_policy" || s.Alarm.Hint == "" || s.State != deployment.Attention {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
-		must(t, w.u.SetPolicy(deployment.PolicyChange{Channel: word("beta"), Days: days()}))
+		must(t, w.u.SetPolicy(deployment.DoorCLI, deployment.PolicyChange{Channel: word("beta"), Days: days()}))
 		if set, err = w.u.Settings(); err != nil || set.Channel != "beta" || len(set.Days) != 7 || set.Trouble != nil {
 			t.Errorf("%s: %+v, %v", name, set, err)
 		}

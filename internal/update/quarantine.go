@@ -106,7 +106,7 @@ func (u *Updater) Unpin() error {
 
 // change alters what the updater keeps beside its transaction.
 func (u *Updater) change(what string, alter func(*state) error) error {
-	unlock, err := u.lock(what)
+	unlock, err := u.lockState(what)
 	if err != nil {
 		return err
 	}
@@ -117,6 +117,9 @@ func (u *Updater) change(what string, alter func(*state) error) error {
 	}
 	if err := alter(st); err != nil {
 		return err
+	}
+	if u.aside() != nil {
+		return u.store(st) // the update that waits for its source shows it, with how far that is
 	}
 	return u.save(st)
 }

@@ -21,7 +21,7 @@ func (u *Updater) queue(ctx context.Context, st *state, w Want) (Result, error) 
 	if w.Auto && st.Queued != nil { // what somebody asked for, or what would come next anyway
 		return Result{Outcome: Queued, To: deployment.Release{Version: st.Queued.Version}, Behind: behind, Running: true}, nil
 	}
-	q := &queued{Door: w.Door, Tree: w.Tree, Behind: behind, Auto: w.Auto}
+	q := &queued{Door: w.Door, Tree: w.Tree, Behind: behind, Auto: w.Auto, Was: w.Was}
 	if w.Tree != "" {
 		m, err := slot.Read(w.Tree)
 		if err != nil {
@@ -100,7 +100,7 @@ func (u *Updater) takeQueued(ctx context.Context) error {
 		return err
 	}
 	next := st.Queued
-	want := Want{Door: next.Door, Tree: next.Tree, Trial: true, Auto: next.Auto, queued: true}
+	want := Want{Door: next.Door, Tree: next.Tree, Trial: true, Auto: next.Auto, Was: next.Was, queued: true}
 	if next.Tree == "" {
 		want.Version = next.Version
 	}

@@ -89,6 +89,8 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 	switch {
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed) // the commit was cut
+	case serving != to && u.Site.TakenBack != nil && u.Site.TakenBack(to, st.Attempt.Started):
+		return u.tookBack(st, u.whoMoved(st, false), deployment.TakeOver)
 	case serving != to:
 		u.stay(ctx, serving, boot)
 		return errors.Join(u.cameBack(st), u.giveUp(st, "the update was interrupted while the new version was started; the link never moved, or was taken back"))
@@ -104,10 +106,21 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 	}
 	st.Step = onTrial
 	if st.BootID != u.BootID {
-		st.BootID = u.BootID
+		st.BootID, st.Credit.Ends = u.BootID, 0
 		st.TriesLeft--
 	}
 	return u.save(st)
+}
+
+// tookBack ends a transaction whose candidate serves no more though nobody here
+// has taken it back.
+func (u *Updater) tookBack(st *state, v verdict, at deployment.Phase) error {
+	u.blameTrial(st, v)
+	st.Attempt.At = at
+	if err := u.cameBack(st); err != nil {
+		return err
+	}
+	return u.finish(st, deployment.RolledBack)
 }
 
 // stay sees that the server runs the slot that the link names, and stops what a
@@ -159,12 +172,17 @@ func (u *Updater) afterFailedSwitch(ctx context.Context, st *state, err error) e
 	case hasCode(err, slot.NotServing):
 		outcome = deployment.Failed
 		st.raise(deployment.ProblemOf(err, u.Now()))
-	case who == deployment.Candidate, rotten: // the link still names it
+	case who == deployment.Candidate, rotten, // the link still names it
+		slices.Contains([]string{slot.UnitHindered, slot.UnitEdited, slot.TooSlow, slot.Stopped}, reason): // or did until just now
 		return u.beginRollback(ctx, st, verdict{reason: reason, blame: who, says: err.Error()}, false)
 	default:
 		return err
 	}
-	u.blameTrial(st, verdict{reason: reason, blame: who, says: err.Error()})
+	v := verdict{reason: reason, blame: who, says: err.Error()}
+	if said, known := u.ended(st); known && who == deployment.Candidate { // it was started, and this is how that went
+		v.blame, v.evidence = said.Blame, said.Evidence
+	}
+	u.blameTrial(st, v)
 	st.Attempt.At = deployment.TakeOver
 	if err := u.cameBack(st); err != nil {
 		return err
@@ -181,21 +199,27 @@ func (u *Updater) settleTrial(ctx context.Context, st *state, boot, moved bool) 
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed)
 	case serving != to:
-		u.blameTrial(st, u.whoMoved(st, moved))
-		if err := u.cameBack(st); err != nil {
-			return err
-		}
-		return u.finish(st, deployment.RolledBack)
+		return u.tookBack(st, u.whoMoved(st, moved), deployment.OnTrial)
 	case st.BootID == u.BootID:
 		return nil
 	}
-	st.BootID = u.BootID
+	st.BootID, st.Credit.Ends = u.BootID, 0 // the gate's notes begin anew
 	if st.TriesLeft--; st.TriesLeft > 0 {
 		return u.save(st)
 	}
-	return u.beginRollback(ctx, st, verdict{
-		reason: "tries_exhausted", blame: deployment.Environment, says: fmt.Sprintf("the machine was started %d times during the trial", tries),
-	}, boot)
+	return u.beginRollback(ctx, st, u.exhausted(st), boot)
+}
+
+// exhausted is why a trial ends in which the machine was started too often. That
+// may have been anybody's doing, but where it is known that the candidate failed,
+// too.
+func (u *Updater) exhausted(st *state) verdict {
+	v := verdict{reason: "tries_exhausted", blame: deployment.Environment, says: fmt.Sprintf("the machine was started %d times during the trial", tries)}
+	if said, known := u.ended(st); known && said.Blame == deployment.Candidate {
+		v.blame, v.evidence = said.Blame, said.Evidence
+		v.says += ", and its server failed: " + said.Says
+	}
+	return v
 }
 
 // whoMoved says why a release on trial serves no more though its trial has not
@@ -207,7 +231,12 @@ func (u *Updater) whoMoved(st *state, moved bool) verdict {
 	case u.Site.TakenBack != nil && !u.Site.TakenBack(st.Attempt.To.Slot, st.Attempt.Started):
 		return verdict{reason: "link_moved", blame: deployment.Environment, says: "`current` was moved back, and not by the gate: by hand, or on a way back that was cut off before it was written down"}
 	}
-	return verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
+	v := verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
+	if said, known := u.ended(st); known {
+		v.blame, v.evidence = said.Blame, said.Evidence
+		v.says += ": " + said.Says
+	}
+	return v
 }
 
 // settleIdle looks at links that no transaction explains.
@@ -246,6 +275,9 @@ func (u *Updater) mendLinks(ctx context.Context, st *state, boot bool) (moved bo
 		return u.firstWhole(ctx, st, serving, committed, boot)
 	}
 	running := !boot && u.systemd()
+	if u.refusedGolden(ctx, st, serving) {
+		return false, u.goldenBefore(ctx, st, boot)
+	}
 	why := u.whole(ctx, serving, running)
 	if why == nil {
 		return false, u.mendStable(ctx, st, committed)
@@ -260,6 +292,33 @@ func (u *Updater) mendLinks(ctx context.Context, st *state, boot bool) (moved bo
 		return false, nil
 	}
 	return u.firstWhole(ctx, st, serving, committed, boot)
+}
+
+// refusedGolden tells whether the package's own release serves, is quarantined,
+// and has one from before it that is whole and is not.
+func (u *Updater) refusedGolden(ctx context.Context, st *state, serving string) bool {
+	before := u.Slots.GoldenBefore
+	if serving != slot.Golden || before == "" || st.banned(u.release(slot.Golden).Digest, "") == nil {
+		return false
+	}
+	diffs, m, err := slot.Verify(ctx, before, slot.Check{Owned: u.Slots.Owned})
+	return err == nil && len(diffs) == 0 && m.Fits() == nil && st.refusal(m) == nil
+}
+
+// goldenBefore has the slot golden be the release of the package before, and a
+// server that runs follow it.
+func (u *Updater) goldenBefore(ctx context.Context, st *state, boot bool) error {
+	before := *u.Slots
+	before.Golden = before.GoldenBefore
+	if err := before.Prepare(); err != nil {
+		return err
+	}
+	u.Log.Warn("the package's release is quarantined: the one of the package before serves in its place")
+	st.raise(&deployment.Problem{Code: "current_mended", At: u.Now(),
+		Message: "the package's release, which was to serve, is quarantined: that of the package before serves in its place",
+		Hint:    "`whisper-appliance update quarantine list` says why; a newer package, or another release, makes it right"})
+	u.stay(ctx, slot.Golden, boot)
+	return nil
 }
 
 // mendStable gives a trial its way back again: on a full disk the gate makes

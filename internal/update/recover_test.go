@@ -421,6 +421,9 @@ func TestRecoverFailedSwitch(t *testing.T) {
 	}{
 		{"the candidate is no good", func(w *world) { w.m.Sick = []string{"1.1.0"} }, deployment.RolledBack, slot.CandidateFailed, true},
 		{"it does not take over", func(w *world) { w.m.Crash = []string{"server 1.1.0"} }, deployment.RolledBack, slot.RolledBack, true},
+		{"its unit could not be set up", func(w *world) { w.m.Crash = []string{"server 1.1.0"}; w.ended(unmade()) }, deployment.RolledBack, slot.RolledBack, false},
+		{"it does not take over, and hangs", func(w *world) { w.m.Crash = []string{"server 1.1.0"}; w.ended(unmade(), hungUp()) },
+			deployment.RolledBack, slot.RolledBack, true},
 		{"it is damaged on the disk", func(w *world) { spoil(w.t, filepath.Join(w.u.Slots.Path(slot.B), slot.EnginePath)) },
 			deployment.RolledBack, "damaged_release", false},
 	} {

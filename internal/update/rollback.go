@@ -57,8 +57,14 @@ func (u *Updater) goBack(ctx context.Context, st *state, boot bool) error {
 	if hasCode(err, slot.SystemdAway) {
 		return err
 	}
-	outcome := deployment.RolledBack
-	if err != nil {
+	outcome, came := deployment.RolledBack, err
+	switch {
+	case hasCode(err, slot.Stopped): // the link is back: the next start runs what it names
+		u.Log.Info("the server was stopped on its way back, and is not started", "reason", err)
+		err = nil
+	case hasCode(err, slot.Unwell):
+		err = nil
+	case err != nil:
 		outcome = deployment.Failed
 		st.raise(&deployment.Problem{Code: "rollback_failed", Message: fmt.Sprintf("the way back from version %s failed: %v", st.Attempt.To.Version, err),
 			Hint: fault.Hint(err), At: u.Now()})
@@ -66,6 +72,7 @@ func (u *Updater) goBack(ctx context.Context, st *state, boot bool) error {
 	if cerr := u.cameBack(st); cerr != nil {
 		return errors.Join(err, cerr)
 	}
+	st.tellUnwell(came, u.Now())
 	st.Attempt.Phases = append(st.Attempt.Phases, deployment.PhaseTime{Phase: deployment.Rollback, Seconds: (u.Clock() - began).Seconds()})
 	return errors.Join(err, u.finish(st, outcome))
 }
@@ -102,7 +109,7 @@ func (u *Updater) back(ctx context.Context, st *state, boot bool) error {
 // committed to what the other slot holds. The version that it leaves is held
 // until Unpin.
 func (u *Updater) Rollback(ctx context.Context, door deployment.Door) (Result, error) {
-	unlock, err := u.lockFirst("rollback")
+	unlock, err := u.lockOver("rollback")
 	if err != nil {
 		return Result{}, err
 	}
@@ -231,7 +238,7 @@ func (u *Updater) Restart(ctx context.Context) (string, error) {
 		return "", fault.New(fault.Unavailable, "no_systemd", "systemd does not run here: there is no server to restart").
 			Try("start the server anew as it was started")
 	}
-	unlock, err := u.lockFirst("a restart of the server")
+	unlock, err := u.lockBeside("a restart of the server")
 	if err != nil {
 		return "", err
 	}

@@ -158,6 +158,15 @@ func pinned(st *state, set Settings) string {
 	return st.Pinned
 }
 
+// unpinned refuses a version where another is pinned.
+func unpinned(st *state, set Settings, version string) error {
+	if pin := pinned(st, set); pin != "" && pin != version {
+		return fault.New(fault.Conflict, "pinned", "version %s is pinned, and %s is another", pin, version).On("version").
+			Try("`whisper-appliance update unpin`, or [update] pin in config.toml")
+	}
+	return nil
+}
+
 // against is why a release on offer is not installed by itself.
 func (u *Updater) against(st *state, set Settings, o trust.Offer) error {
 	if err := u.fits(st, o); err != nil {
@@ -378,9 +387,8 @@ func (u *Updater) choose(st *state, set Settings, index *trust.Index, version st
 	if err := release.ValidVersion(version); err != nil {
 		return nil, err
 	}
-	if pin := pinned(st, set); pin != "" && pin != version {
-		return nil, fault.New(fault.Conflict, "pinned", "version %s is pinned, and %s is another", pin, version).On("version").
-			Try("`whisper-appliance update unpin`, or [update] pin in config.toml")
+	if err := unpinned(st, set, version); err != nil {
+		return nil, err
 	}
 	for i, o := range index.Offers {
 		if o.Version == version && o.Arch == runtime.GOARCH {

@@ -65,7 +65,9 @@ type state struct {
 	Unrecorded *deployment.Record      `json:"unrecorded,omitempty"`
 	Banned     []deployment.Quarantine `json:"quarantined,omitempty"`
 
-	now *doing // what was shown last of the transaction; no part of the file
+	// No part of the file.
+	now  *doing // what was shown last of the transaction
+	lost bool   // it is another's by now: nothing is written
 }
 
 // hold is how a version came to be held.
@@ -81,6 +83,7 @@ type queued struct {
 	Tree    string          `json:"tree,omitempty"` // directory that it lies in; else it is on offer
 	Behind  string          `json:"behind"`         // version on trial
 	Auto    bool            `json:"auto,omitempty"` // nobody asked for it
+	Was     string          `json:"was,omitempty"`  // see Want
 }
 
 // checked is what the last look at the sources has found.
@@ -146,6 +149,18 @@ var errNoState = errors.New("it holds no state")
 // save writes the state, and shows it. The old one stays as .prev. On a full
 // disk the ballast makes room.
 func (u *Updater) save(st *state) error {
+	if err := u.store(st); err != nil {
+		return err
+	}
+	u.show(st, st.now)
+	return nil
+}
+
+// store is save without showing it.
+func (u *Updater) store(st *state) error {
+	if st.lost {
+		return overtaken("its state is another's")
+	}
 	data, err := json.MarshalIndent(st, "", " ")
 	if err != nil {
 		return err
@@ -153,7 +168,6 @@ func (u *Updater) save(st *state) error {
 	if err := u.withRoom(func() error { return u.write(data) }); err != nil {
 		return fmt.Errorf("save the updater's state: %w", cannotWrite(u.Dir, err))
 	}
-	u.show(st, st.now)
 	return nil
 }
 

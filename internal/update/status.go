@@ -55,6 +55,9 @@ func (u *Updater) status(st *state, now *doing) deployment.Status {
 		Floor: st.Floor, Available: st.Check.Offer, Checked: st.Check.At, CheckError: st.Check.Error, Stale: st.Check.Stale, Source: fault.Address(st.Check.Source),
 		Held: st.Held, HeldBy: st.Hold.Door, HeldSince: st.Hold.At, Pinned: st.Pinned, Quarantined: st.Banned, Alarm: alarm, Last: st.Last, Updated: u.Now(), Policy: policy,
 	}
+	if s.Available != nil && s.Available.Version == s.Current.Version {
+		s.Available = nil // it was offered before it came to serve
+	}
 	if st.Queued != nil {
 		s.Queued = &deployment.Offer{Version: st.Queued.Version, Fetched: true}
 	}

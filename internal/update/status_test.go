@@ -165,3 +165,31 @@ func race(t *testing.T, home string) int {
 	fmt.Println(res.Outcome, err, time.Since(begun))
 	return 1
 }
+
+// TestOfferThatServes is none, though the last look has found it.
+func TestOfferThatServes(t *testing.T) {
+	w := newWorld(t)
+	w.offers("1.1.0")
+	if _, err := w.u.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	available := func() string {
+		s, err := w.u.Status()
+		must(t, err)
+		if s.Available == nil {
+			return ""
+		}
+		return s.Available.Version
+	}
+	if got := available(); got != "1.1.0" {
+		t.Errorf("%q is available", got)
+	}
+	w.apply(Want{Trial: true}, OnTrial)
+	if got := available(); got != "" {
+		t.Errorf("%q is available, and serves", got)
+	}
+	w.fails()
+	if s, err := w.u.Status(); err != nil || s.Current.Version != "1.0.0" || s.Available == nil {
+		t.Errorf("after the way back %+v, %v", s, err)
+	}
+}

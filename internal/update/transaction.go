@@ -34,6 +34,7 @@ type Result struct {
 	Behind      string             `json:"behind,omitempty"`
 	Replaced    string             `json:"replaced,omitempty"` // version that waited, and does so no more
 	Asked       bool               `json:"asked,omitempty"`    // whoever is at it was asked to stop, and will
+	Left        string             `json:"left,omitempty"`     // why what serves was left
 }
 
 // transaction is one run of the steps up to the trial.
@@ -57,11 +58,14 @@ type transaction struct {
 // end of ctx, leaves everything as it was; the error says whose fault it is. A
 // release that comes during a trial is fetched, verified and queued.
 func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
-	unlock, err := u.lockFirst(w.String())
+	if res, same := u.unchanged(ctx, w); same && !w.queued {
+		return res, nil
+	}
+	held, err := u.lockFor(w)
 	if err != nil {
 		return Result{}, err
 	}
-	defer unlock()
+	defer held.drop()
 	st, err := u.settled(ctx)
 	if err != nil {
 		return Result{}, err
@@ -71,8 +75,12 @@ func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
 		defer stop()
 		return u.queue(ctx, st, w)
 	}
+	if res, left, err := u.left(ctx, st, w); left || err != nil {
+		return res, err
+	}
 	ctx, stop := u.cancellable(ctx)
 	defer stop()
+	w.held = held
 	return u.run(ctx, st, w)
 }
 
@@ -80,6 +88,8 @@ func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
 func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 	serving, _ := u.links()
 	t := &transaction{u: u, st: st, want: w, since: u.Clock()}
+	ctx, end := t.apart(ctx)
+	defer end()
 	st.Step, st.Proof = preparing, w.Trial
 	st.Attempt = deployment.Record{Transaction: u.newID(), Door: w.Door, Kind: w.kind(), From: u.release(serving), Started: u.Now()}
 	if w.queued {
@@ -154,11 +164,27 @@ func (t *transaction) plan(ctx context.Context) error {
 	if err := t.u.plan(ctx, t.st, t.c); err != nil {
 		return err
 	}
+	if err := t.edited(ctx); err != nil {
+		return err
+	}
 	t.st.Attempt.To.Slot = t.c.slot
 	t.res.To = t.st.Attempt.To
 	err = t.u.save(t.st) // the record of a run that is killed says what it was about
 	if err == nil && t.want.Begun != nil {
 		t.want.Begun(t.st.Attempt.Transaction)
+	}
+	return err
+}
+
+// edited is why no server could be started as the package's units do it, before
+// anything is brought for one. What is not known now is asked again.
+func (t *transaction) edited(ctx context.Context) error {
+	if t.c.there || !t.u.systemd() || t.u.idle(ctx) != "" {
+		return nil
+	}
+	err := t.u.Site.Switch(t.tell).AsShipped(ctx, t.c.slot)
+	if slot.Caused(err, slot.UnitEdited) == nil {
+		return nil
 	}
 	return err
 }

@@ -114,6 +114,10 @@ type Site struct {
 	// is taken for its work.
 	TakenBack func(name string, since time.Time) bool
 
+	// Ends is how runs of the server of the slot name have ended since its release
+	// lies there, the newest last, as the gate has noted it. nil = it notes nothing.
+	Ends func(name string) []trial.End
+
 	// Watch sees to it that a trial is watched after this process has ended.
 	Watch func(ctx context.Context) error
 }

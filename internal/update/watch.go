@@ -55,12 +55,7 @@ const glance = 100 * time.Millisecond
 
 // watch is the trial's loop. One look is a function of its own.
 func (u *Updater) watch(ctx context.Context, st *state) error {
-	set, err := u.Settings()
-	if err != nil {
-		u.Log.Warn("the settings cannot be read: the trial goes on by the defaults", "error", err)
-		set = Settings{Update: config.Default().Update}
-	}
-	rules := rulesOf(set)
+	rules := u.rules()
 	judge := trial.New(st.Baseline, rules, st.Credit)
 	tick := time.NewTicker(rules.Tick)
 	defer tick.Stop()
@@ -78,6 +73,29 @@ func (u *Updater) watch(ctx context.Context, st *state) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// rules are what a trial is judged by.
+func (u *Updater) rules() trial.Rules {
+	set, err := u.Settings()
+	if err != nil {
+		u.Log.Warn("the settings cannot be read: the trial goes on by the defaults", "error", err)
+		set = Settings{Update: config.Default().Update}
+	}
+	return rulesOf(set)
+}
+
+// ended is what is to be said of how runs of the candidate have ended since the
+// server was first started with it. known is that somebody has noted any.
+func (u *Updater) ended(st *state) (said trial.Verdict, known bool) {
+	if u.Site.Ends == nil {
+		return said, false
+	}
+	ends := u.Site.Ends(st.Attempt.To.Slot)
+	if len(ends) == 0 {
+		return said, false
+	}
+	return trial.New(st.Baseline, u.rules(), st.Credit).Ended(ends...), true
 }
 
 // rulesOf are the settings' rules. A short trial is looked at more often.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/deployment"
+	"whisper-appliance/internal/trial"
 	"whisper-appliance/tests/e2e/offers"
 )
 
@@ -18,14 +19,15 @@ type failing struct {
 	release offers.Recipe
 	outcome string
 	at      deployment.Phase // in which it fails
+	reason  string           // why it was taken back
 	deaths  int              // of its server while it had the port: each may fail what it was holding
 }
 
 var failures = map[string]failing{
-	"crashes at its start":      {release: crashes1st, outcome: deployment.Aborted, at: deployment.Preflight},
-	"lies about its version":    {release: lies, outcome: deployment.Aborted, at: deployment.Preflight},
-	"crashes while it is tried": {release: crashesLate, outcome: deployment.RolledBack, at: deployment.OnTrial, deaths: 2},
-	"hangs while it is tried":   {release: hangsLate, outcome: deployment.RolledBack, at: deployment.OnTrial, deaths: 2},
+	"crashes at its start":      {release: crashes1st, outcome: deployment.Aborted, at: deployment.Preflight, reason: "rehearsal_failed"},
+	"lies about its version":    {release: lies, outcome: deployment.Aborted, at: deployment.Preflight, reason: "rehearsal_failed"},
+	"crashes while it is tried": {release: crashesLate, outcome: deployment.RolledBack, at: deployment.OnTrial, reason: trial.ReasonSignal, deaths: 2},
+	"hangs while it is tried":   {release: hangsLate, outcome: deployment.RolledBack, at: deployment.OnTrial, reason: trial.ReasonWatchdog, deaths: 2},
 }
 
 // clients are those of the load that can each have one request under way.
@@ -53,7 +55,7 @@ func TestUpdateFails(t *testing.T) {
 			if _, failed := counts.Total(); failed > f.deaths*clients || counts.Refused != 0 || counts.Lost != 0 {
 				t.Errorf("at most %d may fail, none may be refused, or fail every time:\n%s", f.deaths*clients, strings.Join(counts.First, "\n"))
 			}
-			if ended.Outcome != f.outcome || ended.At != f.at || ended.Blame != deployment.Candidate || ended.Reason == "" || ended.Says == "" {
+			if ended.Outcome != f.outcome || ended.At != f.at || ended.Blame != deployment.Candidate || ended.Reason != f.reason || ended.Says == "" {
 				t.Errorf("the record says %+v", ended)
 			}
 			t.Logf("the record says %s: %s (try: %s)", ended.Reason, ended.Says, ended.Hint)

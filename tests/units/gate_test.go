@@ -45,8 +45,11 @@ func (b box) link(t *testing.T, name, target string) {
 }
 
 // gate runs the script, with a sleep that only writes down how long it would be.
+// result is systemd's, and may have more words: $EXIT_CODE, $EXIT_STATUS and
+// $INVOCATION_ID.
 func (b box) gate(t *testing.T, result string, args ...string) (out string, slept string) {
 	t.Helper()
+	words := strings.Fields(result)
 	tools := t.TempDir()
 	note := filepath.Join(tools, "slept")
 	if err := os.WriteFile(filepath.Join(tools, "sleep"), []byte("#!/bin/sh\necho \"$1\" >"+note+"\n"), 0o755); err != nil {
@@ -54,7 +57,12 @@ func (b box) gate(t *testing.T, result string, args ...string) (out string, slep
 	}
 	cmd := exec.Command(filepath.Join("..", "..", "units", "gate"), args...)
 	cmd.Env = []string{"PATH=" + tools + ":" + os.Getenv("PATH"), "GATE_HOME=" + b.home, "GATE_RUN=" + b.run,
-		"GATE_PACKAGE=" + filepath.Join(b.home, "package"), "SERVICE_RESULT=" + result}
+		"GATE_PACKAGE=" + filepath.Join(b.home, "package")}
+	for i, name := range []string{"SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID"} {
+		if i < len(words) {
+			cmd.Env = append(cmd.Env, name+"="+words[i])
+		}
+	}
 	said, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("gate %v: %v\n%s", args, err, said)
@@ -90,11 +98,29 @@ func TestGateSlowsACrashLoop(t *testing.T) {
 	}
 }
 
+// TestGateStoppedInItsPause: that somebody stops a unit while the gate has it
+// wait is no failure of what was to be started.
+func TestGateStoppedInItsPause(t *testing.T) {
+	b := newBox(t)
+	b.gate(t, "", "start", server)
+	for range 3 {
+		b.gate(t, "exit-code exited 1", "ended", server)
+	}
+	b.gate(t, "signal", "ended", server)
+	if _, slept := b.gate(t, "", "start", server); slept != "" || len(b.ends(t, server)) != 3 {
+		t.Errorf("it sleeps %q; noted is %q", slept, b.ends(t, server))
+	}
+	b.gate(t, "signal killed SEGV", "ended", server)
+	if got := b.ends(t, server); len(got) != 4 {
+		t.Errorf("noted is %q", got)
+	}
+}
+
 // TestGateForgets: after a minute of readiness earlier failures no longer count.
 func TestGateForgets(t *testing.T) {
 	b := newBox(t)
 	for range 5 {
-		b.gate(t, "signal", "ended", server)
+		b.gate(t, "signal killed SEGV", "ended", server)
 	}
 	for _, c := range []struct {
 		ready time.Duration // how long it was, before it failed
@@ -108,7 +134,7 @@ func TestGateForgets(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b.gate(t, "signal", "ended", server)
+		b.gate(t, "signal killed SEGV", "ended", server)
 		if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || string(data) != c.want+" slots/a\n" {
 			t.Errorf("ready for %v: count %q, %v; want %s", c.ready, data, err, c.want)
 		}
@@ -156,6 +182,9 @@ func TestGateNeedsAWayBack(t *testing.T) {
 			b.link(t, "current", "slots/b")
 			if c.old {
 				b.serves(t, "package/golden.old", "server")
+				if err := os.WriteFile(filepath.Join(b.home, "package/golden.old/manifest.json"), []byte("{}"), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
 			for _, slot := range c.lacks {
 				if c.empty {
@@ -308,5 +337,143 @@ func TestGateNeverRefuses(t *testing.T) {
 	b.gate(t, "", "start", server)
 	if got := b.current(t); got != "slots/a" {
 		t.Errorf("without `stable`, current became %s", got)
+	}
+}
+
+// ends is what the gate has noted of a unit's ends, a line each.
+func (b box) ends(t *testing.T, unit string) []string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(b.run, unit+".ends"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+}
+
+// TestGateNotesEnds: what systemd says of an end stays for whoever judges the
+// release, and an end that somebody wanted is none.
+func TestGateNotesEnds(t *testing.T) {
+	b := newBox(t)
+	b.link(t, "current", "slots/b")
+	b.gate(t, "", "start", server)
+	for _, end := range []string{"watchdog killed ABRT beef", "success exited 0 beef", "resources", "core-dump dumped SEGV"} {
+		b.gate(t, end, "ended", server)
+	}
+	want := "slots/b watchdog killed ABRT beef, slots/b resources - - -, slots/b core-dump dumped SEGV -"
+	if got := strings.Join(b.ends(t, server), ", "); got != want {
+		t.Errorf("noted is %q, want %q", got, want)
+	}
+	b.gate(t, "oom-kill killed KILL", "ended", engine)
+	if got := b.ends(t, engine); len(got) != 1 || got[0] != engine+" oom-kill killed KILL -" {
+		t.Errorf("of the engine %q", got)
+	}
+}
+
+// TestGateNotesEndsOfOneRelease: the note outlives the way back, and is
+// forgotten when something else has taken the slot.
+func TestGateNotesEndsOfOneRelease(t *testing.T) {
+	b := newBox(t)
+	b.link(t, "current", "slots/b")
+	for range 3 {
+		b.gate(t, "", "start", server)
+		b.gate(t, "timeout killed TERM", "ended", server)
+	}
+	b.gate(t, "", "start", server)
+	if got := b.ends(t, server); b.current(t) != "slots/a" || len(got) != 3 || !strings.HasPrefix(got[0], "slots/b timeout") {
+		t.Fatalf("%s serves after %q", b.current(t), got)
+	}
+	b.gate(t, "exit-code exited 1", "ended", server)
+	b.gate(t, "", "start", server) // the same one again
+	if got := b.ends(t, server); len(got) != 4 || !strings.HasPrefix(got[3], "slots/a exit-code") {
+		t.Errorf("noted is %q", got)
+	}
+	b.link(t, "current", "slots/b") // the next release, into the same slot
+	b.gate(t, "", "start", server)
+	if got := b.ends(t, server); len(got) != 1 || !strings.HasPrefix(got[0], "slots/a ") {
+		t.Errorf("of another release in that slot: %q", got)
+	}
+}
+
+// TestGateNotesSoMany and no more, and what cannot be noted keeps nothing from
+// ending.
+func TestGateNotesSoMany(t *testing.T) {
+	b := newBox(t)
+	if err := os.MkdirAll(b.run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(b.run, server+".ends")
+	if err := os.WriteFile(path, []byte(strings.Repeat("slots/a signal killed SEGV old\n", 500)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.gate(t, "watchdog killed ABRT new", "ended", server)
+	if got := b.ends(t, server); len(got) != 20 || got[19] != "slots/a watchdog killed ABRT new" || got[0] != "slots/a signal killed SEGV old" {
+		t.Errorf("%d are noted: %q", len(got), got)
+	}
+	// mv would move a file into a directory of that name
+	if err := os.Mkdir(path+".new", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.gate(t, "watchdog", "ended", server)
+	if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || string(data) != "2 slots/a\n" {
+		t.Errorf("count %q, %v", data, err)
+	}
+	left, err := filepath.Glob(filepath.Join(b.run, "*.new", "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left is %v, %v", left, err)
+	}
+}
+
+// TestGateLeavesGolden: the package's release that serves because nothing else
+// does gives way to the one of the package before, once, where that is whole.
+func TestGateLeavesGolden(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		old      []string // files of the release before
+		led      string   // where slots/golden leads before
+		failures int
+		golden   string // where it leads after
+	}{
+		{"third failure", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden", 3, "package/golden.old"},
+		{"second failure", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden", 2, "package/golden"},
+		{"the one before fails, too", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden.old", 5, "package/golden.old"},
+		{"there is none", nil, "package/golden", 3, "package/golden"},
+		{"it was being removed", []string{"bin/whisper-appliance-server"}, "package/golden", 3, "package/golden"},
+		{"it has no server", []string{"manifest.json"}, "package/golden", 3, "package/golden"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t)
+			if err := os.RemoveAll(filepath.Join(b.home, "slots", "golden")); err != nil {
+				t.Fatal(err)
+			}
+			b.serves(t, "package/golden", "server")
+			for _, file := range c.old {
+				path := filepath.Join(b.home, "package/golden.old", file)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte("some"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.link(t, "slots/golden", filepath.Join(b.home, c.led))
+			b.link(t, "current", "slots/golden")
+			b.link(t, "stable", "slots/golden")
+			for range c.failures {
+				b.gate(t, "", "start", server)
+				b.gate(t, "exit-code exited 1", "ended", server)
+			}
+			said, _ := b.gate(t, "", "start", server)
+			golden, err := os.Readlink(filepath.Join(b.home, "slots/golden"))
+			if err != nil || golden != filepath.Join(b.home, c.golden) || b.current(t) != "slots/golden" {
+				t.Errorf("slots/golden leads to %s, %v, want %s; current to %s", golden, err, c.golden, b.current(t))
+			}
+			moved := c.led != c.golden
+			if strings.Contains(said, "the one before serves again") != moved {
+				t.Errorf("it says %q", said)
+			}
+			if _, err := os.Stat(filepath.Join(b.run, server)); (err == nil) == moved {
+				t.Errorf("the count: %v", err)
+			}
+		})
 	}
 }

@@ -150,7 +150,7 @@ func TestUpgrade(t *testing.T) {
 			// Recovery and deployment take the same lock, and neither waits.
 			got := m.calls("deb-systemd-invoke start", deployed, "whisper-appliance doctor")
 			want := []string{"whisper-appliance doctor --fix --quiet", "deb-systemd-invoke start whisper-appliance.target",
-				"deb-systemd-invoke start whisper-appliance-recover.service", deployed}
+				"deb-systemd-invoke start whisper-appliance-recover.service", deployed + " --was 0.0.1"}
 			if !slices.Equal(got, want) {
 				t.Errorf("it calls\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
@@ -169,7 +169,7 @@ func TestFirstInstallation(t *testing.T) {
 			t.Errorf("deployment %d: it ends with %d, want %d\n%s", c.updater, code, c.code, said)
 		}
 		got := m.calls(deployed, "deb-systemd-invoke start")
-		if len(got) == 0 || got[0] != deployed || c.code != 0 && len(got) != 1 {
+		if len(got) == 0 || got[0] != deployed+" --was" || c.code != 0 && len(got) != 1 {
 			t.Errorf("deployment %d: it calls %v", c.updater, got)
 		}
 	}
@@ -239,6 +239,37 @@ func TestPreinstKeepsGolden(t *testing.T) {
 	}
 }
 
+// TestPreinstKeepsWhatServes: a server that runs from golden itself stays with its
+// release, or the upgrade is refused before anything is unpacked.
+func TestPreinstKeepsWhatServes(t *testing.T) {
+	const golden, old = "usr/lib/whisper-appliance/golden", "usr/lib/whisper-appliance/golden.old"
+	prepare := func() tree {
+		m := newTree(t)
+		m.write(t, golden+"/manifest.json", "one")
+		m.write(t, old+"/manifest.json", "older")
+		for link, to := range map[string]string{"current": "slots/golden", "stable": "slots/a", "slots/golden": m.path(golden)} {
+			link = m.path("opt/whisper-appliance/" + link)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.RemoveAll(link), os.Symlink(to, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return m
+	}
+	m := prepare()
+	if code, said := m.run(t, "preinst", "upgrade", "0.0.1"); code != 0 || said != "" {
+		t.Fatalf("%d\n%s", code, said)
+	}
+	if to, err := os.Readlink(m.path("opt/whisper-appliance/slots/golden")); err != nil || to != m.path(old) || m.text(old+"/manifest.json") != "one" {
+		t.Errorf("slots/golden leads to %s, %v; golden.old is %s", to, err, m.text(old+"/manifest.json"))
+	}
+	m = prepare()
+	m.program(t, "bin/cp", 1)
+	code, said := m.run(t, "preinst", "upgrade", "0.0.1")
+	if to, err := os.Readlink(m.path("opt/whisper-appliance/slots/golden")); code == 0 || !strings.Contains(said, "slot deploy") || err != nil || to != m.path(golden) {
+		t.Errorf("%d %q; slots/golden leads to %s, %v", code, said, to, err)
+	}
+}
+
 // TestPreinstGoesOnWithout: no links, no golden, nothing to keep: no reason to
 // refuse an upgrade.
 func TestPreinstGoesOnWithout(t *testing.T) {
@@ -255,8 +286,8 @@ func TestPreinstGoesOnWithout(t *testing.T) {
 	}
 }
 
-// TestRemove: a trial ends before the updater does, the state that speaks of
-// the slots goes with them, and the record stays until the purge.
+// TestRemove: what waits and then the trial end before the updater does, it
+// forgets the slots, and the record and what was decided stay until the purge.
 func TestRemove(t *testing.T) {
 	for _, way := range []string{"a", "b"} {
 		m := newTree(t)
@@ -268,16 +299,20 @@ func TestRemove(t *testing.T) {
 		if code, said := m.run(t, "prerm", "remove"); code != 0 {
 			t.Fatalf("prerm: %d\n%s", code, said)
 		}
-		stops := m.calls("whisper-appliance-updater", "deb-systemd-invoke stop whisper-appliance-updater.service")
-		if trial := way != "a"; trial != (len(stops) == 2 && stops[0] == "whisper-appliance-updater cancel") || len(stops) == 0 {
-			t.Errorf("with the way back %s it calls %v", way, stops)
+		const cancel, forget = "whisper-appliance-updater cancel --door dpkg", "whisper-appliance-updater forget-slots --door dpkg"
+		got, want := m.calls("whisper-appliance-updater"), []string{forget}
+		if way != "a" {
+			want = []string{cancel, cancel, forget}
+		}
+		if !slices.Equal(got, want) || len(m.calls("deb-systemd-invoke stop whisper-appliance-updater.service")) != 1 {
+			t.Errorf("with the way back %s it calls %v", way, got)
 		}
 		if code, said := m.run(t, "postrm", "remove"); code != 0 {
 			t.Fatalf("postrm: %d\n%s", code, said)
 		}
 		for name, stays := range map[string]bool{
 			"opt/whisper-appliance": false, "usr/lib/whisper-appliance/golden.old": false, "var/lib/whisper-appliance-fetch": false,
-			"var/lib/whisper-appliance-updater/state.json": false, "var/lib/whisper-appliance-updater/state.json.prev": false,
+			"var/lib/whisper-appliance-updater/state.json": true, "var/lib/whisper-appliance-updater/state.json.prev": true,
 			"var/lib/whisper-appliance-updater/deployments.jsonl": true, "var/lib/whisper-appliance/models/ggml-tiny.bin": true,
 		} {
 			if m.exists(name) != stays {

@@ -24,6 +24,7 @@ func (s *server) handler() http.Handler {
 		"GET /api/v1/components":              s.api(s.components),
 		"GET /api/status":                     s.api(s.status),
 		"GET /api/enterprise/deployment-info": s.api(s.deploymentInfo),
+		"GET /api/enterprise/update-status":   s.api(func() object { return object{"status": "success", "update_state": "idle"} }),
 		"POST /v1/audio/transcriptions":       s.openAI,
 		"POST /api/v1/transcriptions":         s.events,
 	} {

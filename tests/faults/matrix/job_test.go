@@ -153,7 +153,8 @@ func (p place) paths() paths.Paths {
 		Slots: filepath.Join(p.Home, "slots"), Current: filepath.Join(p.Home, "current"), Stable: filepath.Join(p.Home, "stable"),
 		Golden: filepath.Join(p.Package, "golden"), GoldenOld: filepath.Join(p.Package, "golden.old"), TrustRoot: p.Root,
 		Updater: updater, UpdaterRun: filepath.Join(p.Run, "u"), Fetched: filepath.Join(p.State, "fetch"),
-		Run: p.Run, APISocket: filepath.Join(p.Run, "api.sock"), Proc: "/proc",
+		GateRun: filepath.Join(p.Run, "gate"),
+		Run:     p.Run, APISocket: filepath.Join(p.Run, "api.sock"), Proc: "/proc",
 	}
 }
 

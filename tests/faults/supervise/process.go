@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // forker starts processes from one thread that lives as long as the supervisor:
@@ -182,13 +184,23 @@ func (p *process) kill() {
 func (p *process) end() end {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	e := end{result: success, code: "exited", status: strconv.Itoa(p.status.ExitStatus())}
+	if p.status.Signaled() {
+		e.code, e.status = "killed", strings.TrimPrefix(unix.SignalName(p.status.Signal()), "SIG")
+		if p.status.CoreDump() {
+			e.code = "dumped"
+		}
+	}
 	switch {
 	case p.status.Signaled() && p.status.Signal() != syscall.SIGTERM: // systemd counts that one as clean
-		return end{result: signaled, exit: int(p.status.Signal())}
+		e.result, e.exit = signaled, int(p.status.Signal())
+		if p.status.CoreDump() {
+			e.result = coreDump
+		}
 	case p.status.ExitStatus() > 0:
-		return end{result: exitCode, exit: p.status.ExitStatus()}
+		e.result, e.exit = exitCode, p.status.ExitStatus()
 	}
-	return end{result: success}
+	return e
 }
 
 // mostJournal is how much of a service's output is kept.

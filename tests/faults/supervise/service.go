@@ -214,6 +214,7 @@ const (
 	success   = "success"
 	exitCode  = "exit-code"
 	signaled  = "signal"
+	coreDump  = "core-dump"
 	timeout   = "timeout"
 	watchdog  = "watchdog"
 	protocol  = "protocol"
@@ -224,7 +225,18 @@ const (
 type end struct {
 	result  string
 	exit    int
-	stopped bool // somebody wanted it to
+	code    string // exited, killed or dumped; "" where no process was made
+	status  string // its exit status, or its signal by name
+	stopped bool   // somebody wanted it to
+}
+
+// env is what systemd tells ExecStopPost= of it.
+func (e end) env(invocation string) []string {
+	env := []string{"SERVICE_RESULT=" + e.result, "INVOCATION_ID=" + invocation}
+	if e.code != "" {
+		env = append(env, "EXIT_CODE="+e.code, "EXIT_STATUS="+e.status)
+	}
+	return env
 }
 
 // prevents: nothing is started again by itself after exit statuses that say that
@@ -244,7 +256,7 @@ func (v *service) once(l *life) end {
 		e = v.process(l)
 	}
 	v.set(func(u *Unit) { u.PID, u.Active, u.Sub = 0, "deactivating", "stop-post" })
-	v.runGate(l.cut, "ended", "SERVICE_RESULT="+e.result)
+	v.runGate(l.cut, "ended", e.env(v.now().Invocation)...)
 	return e
 }
 
@@ -334,7 +346,8 @@ func (v *service) terminate(l *life, p *process, sig syscall.Signal, e end) end 
 		}
 	}
 	<-p.exited
-	e.exit = p.end().exit
+	by := p.end()
+	e.exit, e.code, e.status = by.exit, by.code, by.status
 	return e
 }
 

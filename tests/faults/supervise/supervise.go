@@ -71,7 +71,7 @@ type Unit struct {
 	Name       string `json:"name"`
 	Active     string `json:"active"` // active, inactive, failed, activating, deactivating
 	Sub        string `json:"sub"`    // running, dead, failed, start-pre, start, auto-restart, stop, listening
-	Result     string `json:"result"` // of the last run: success, exit-code, signal, timeout, watchdog, protocol, resources
+	Result     string `json:"result"` // of the last run: success, exit-code, signal, core-dump, timeout, watchdog, protocol, resources
 	Exit       int    `json:"exit"`   // its exit status, or the number of the signal
 	PID        int    `json:"pid"`
 	Restarts   uint32 `json:"restarts"` // since somebody last started it

@@ -77,7 +77,7 @@ func TestBadCandidates(t *testing.T) {
 // TestGateTakesBack: a server on trial that fails three times, however, is
 // replaced by the one before, and nobody is refused meanwhile.
 func TestGateTakesBack(t *testing.T) {
-	for _, mode := range []string{"crash", "crash-after 100ms", "hang", "no-watchdog"} {
+	for mode, how := range map[string]string{"crash": "exit-code exited 1", "crash-after 100ms": "exit-code exited 1", "hang": "timeout killed KILL", "no-watchdog": "watchdog exited 2"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			r := withGate(t, "good", mode)
@@ -99,6 +99,10 @@ func TestGateTakesBack(t *testing.T) {
 			}
 			if !strings.Contains(r.Journal(Service), "slots/a serves again") {
 				t.Error("the gate did not say so")
+			}
+			noted, err := os.ReadFile(filepath.Join(r.Path(gateDir), "whisper-appliance.ends"))
+			if lines := strings.Split(strings.TrimSpace(string(noted)), "\n"); err != nil || len(lines) != 3 || !strings.HasPrefix(lines[0], "slots/b "+how+" ") {
+				t.Errorf("the gate has noted %q, %v; want %q", lines, err, how)
 			}
 		})
 	}
