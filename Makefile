@@ -151,6 +151,7 @@ check: ## the fast part: format, vet, staticcheck, unit tests, acceptance list (
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; } >&2
 	@CGO_ENABLED=0 go vet ./...
 	@CGO_ENABLED=0 go vet -tags e2e ./tests/...
+	@CGO_ENABLED=0 go vet -tags e2e,soak ./tests/e2e
 	@CGO_ENABLED=0 go vet -tags man ./cmd/whisper-appliance ./cmd/whisper-appliance-updater
 	@CGO_ENABLED=0 go vet -tags faults ./internal/...
 	@CGO_ENABLED=0 go tool staticcheck -tags e2e ./...
@@ -214,8 +215,10 @@ faults: ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 min
 	go run ./tests/faults/table -commit $(COMMIT) -took $$((SECONDS - began))s -save . $(NOTES) && exit $$status
 
 SOAK ?= 100
-soak: ## SOAK updates and rollbacks in a row: all as expected, and nothing grows (root)
+soak: deb model ## SOAK updates and rollbacks in a row, and 5 of each with the real release: all as expected, and nothing grows (root)
+	@packaging/setup.sh e2e
 	@SOAK=$(SOAK) go test -count=1 -timeout 120m -tags e2e,faults -run TestSoak -v ./tests/faults/matrix
+	@CGO_ENABLED=0 go test -count=1 -timeout 40m -tags e2e,soak -run TestUpdateSoak -v ./tests/e2e
 
 vm: deb model ## the package in a virtual machine: limits of memory, the plug pulled in every phase of an update (root)
 	@packaging/setup.sh vm
