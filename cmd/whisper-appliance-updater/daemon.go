@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -42,9 +43,9 @@ type daemon struct {
 
 	mu       sync.Mutex
 	ending   bool
-	busy     string             // the work under way, "" for none
-	stop     context.CancelFunc // ends it
-	over     chan struct{}      // closed when it has ended
+	busy     string                  // the work under way, "" for none
+	stop     context.CancelCauseFunc // ends it
+	over     chan struct{}           // closed when it has ended
 	watching bool
 	unwatch  context.CancelFunc // ends the watch
 	patience time.Time          // a watch that failed does not begin again before
@@ -171,21 +172,51 @@ func (d *daemon) working() bool {
 	return d.busy != ""
 }
 
-// download is the work that waits for a source, and that nothing waits for.
-const download = "a download"
+// Names of work, as people read them.
+const (
+	download     = "a download" // nothing waits for it
+	updating     = "an update"
+	installation = "an installation"
+	wayBack      = "a rollback"
+)
 
-// yieldLimit is how long a download may take to end.
+// yieldLimit is how long a download may take to end, and an update that waits for
+// one: it has its end to write down.
 const yieldLimit = 15 * time.Second
 
-// yield ends a download that is under way, where what is about to begin is more.
+// yields tells whether the work under way ends for what is about to begin: a
+// download for whatever is more; an update that still waits for its source for
+// what needs none, as it does for root's command line.
+func yields(busy, what string, waits bool) bool {
+	switch busy {
+	case download:
+		return what != download
+	case updating:
+		return waits && (what == installation || what == wayBack)
+	}
+	return false
+}
+
+// waiting tells whether the update of this process has not got any further than
+// its source.
+func (d *daemon) waiting() bool {
+	s, err := deployment.ReadStatus(d.u.Run)
+	if err != nil || s.PID != os.Getpid() {
+		return false
+	}
+	_, kept := downloading(s)
+	return kept || s.State == deployment.Checking || s.State == deployment.Updating && (s.Phase == deployment.Plan || s.Phase == deployment.Fetch)
+}
+
+// yield ends what is under way, where that yields.
 func (d *daemon) yield(what string) {
 	d.mu.Lock()
-	yields, stop, over := d.busy == download && what != download, d.stop, d.over
+	busy, stop, over := d.busy, d.stop, d.over
 	d.mu.Unlock()
-	if !yields {
+	if busy == "" || !yields(busy, what, busy == updating && d.waiting()) {
 		return
 	}
-	stop()
+	stop(update.Yielded())
 	limit := time.NewTimer(yieldLimit)
 	defer limit.Stop()
 	select {
@@ -206,17 +237,17 @@ func (d *daemon) begin(what string, work func(context.Context) error) error {
 		return fault.New(fault.Busy, "updater_busy", "the updater is at work: %s", d.busy).
 			Try("wait until that has ended, or `whisper-appliance update cancel`")
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancelCause(context.Background())
 	over := make(chan struct{})
 	d.busy, d.stop, d.over = what, stop, over
 	d.work.Go(func() {
 		defer close(over)
-		defer stop()
+		defer stop(nil)
 		err := work(ctx)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.busy = ""
-		if err != nil && !errors.Is(err, context.Canceled) && fault.KindOf(err) != fault.Canceled {
+		if err != nil && !errors.Is(err, context.Canceled) && fault.KindOf(err) != fault.Canceled && !errors.Is(err, update.Yielded()) {
 			d.log.Error("not done", "what", what, logging.Err(err))
 		}
 	})
@@ -230,7 +261,7 @@ func (d *daemon) interrupt() {
 	defer d.mu.Unlock()
 	d.ending = true
 	if d.busy != "" {
-		d.stop()
+		d.stop(nil)
 	}
 	if d.watching {
 		d.unwatch()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -211,6 +212,68 @@ func TestDownloadGoesOn(t *testing.T) {
 	wantCode(t, "Download without a line", bus.client(t).Download(ctx, ""), "source_unreachable")
 	if p := other.status().CheckError; p == nil || p.Code != "source_unreachable" {
 		t.Errorf("shown %+v", p)
+	}
+}
+
+// TestAnUpdateYields while it waits for its source to what needs none, as it does
+// for root's command line, and to nothing else.
+func TestAnUpdateYields(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		ask  func(t *testing.T, b *bench, c *updaterd.Client) error
+		code string
+		ends bool
+	}{
+		"a rollback": {func(t *testing.T, _ *bench, c *updaterd.Client) error { _, err := c.Rollback(t.Context()); return err }, "nothing_before", true},
+		"an installation": {func(t *testing.T, b *bench, c *updaterd.Client) error {
+			_, err := c.InstallFile(t.Context(), b.bundle("9.1.0"))
+			return err
+		}, "", true},
+		"another update": {func(t *testing.T, _ *bench, c *updaterd.Client) error { _, err := c.Apply(t.Context(), ""); return err }, "updater_busy", false},
+		"a download":     {func(t *testing.T, _ *bench, c *updaterd.Client) error { return c.Download(t.Context(), "") }, "updater_busy", false},
+		"a restart":      {func(t *testing.T, _ *bench, c *updaterd.Client) error { _, err := c.Restart(t.Context()); return err }, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t).live()
+			b.must("deploy")
+			b.publish("9.1.0", "")
+			b.set(func() { b.sources = []string{"https://releases.example/stable"} })
+			waits, ended := make(chan struct{}), make(chan error, 1)
+			b.fetch = func(ctx context.Context, o update.Order) error {
+				if o.Target == "" {
+					return nil
+				}
+				close(waits)
+				<-ctx.Done()
+				ended <- context.Cause(ctx)
+				return context.Cause(ctx)
+			}
+			bus := newBus(t)
+			d := b.daemonOn(bus, time.Hour)
+			c := bus.client(t)
+			if _, err := c.Apply(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+			<-waits
+			wantCode(t, name, tt.ask(t, b, c), tt.code)
+			if !tt.ends {
+				if len(ended) > 0 {
+					t.Errorf("it ended by %v", <-ended)
+				}
+				wantCode(t, "Cancel", c.Cancel(t.Context()), "")
+			}
+			if err := <-ended; errors.Is(err, update.Yielded()) != tt.ends {
+				t.Errorf("it ended by %v", err)
+			}
+			d.idle(t)
+			records, err := deployment.Records(b.paths.Updater, 0)
+			if err != nil || !slices.ContainsFunc(records, func(r deployment.Record) bool {
+				return r.Outcome == deployment.Canceled && r.At == deployment.Fetch && r.Blame == deployment.Operator && (r.Reason == "yielded") == tt.ends
+			}) {
+				t.Errorf("records %+v, %v", records, err)
+			}
+		})
 	}
 }
 

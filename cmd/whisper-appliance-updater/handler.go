@@ -69,7 +69,7 @@ func (h handler) Apply(ctx context.Context, c updaterd.Caller, version string) (
 			return "", err
 		}
 	}
-	return h.install(ctx, "an update", update.Want{Door: door(c), Version: version, Trial: true})
+	return h.install(ctx, updating, update.Want{Door: door(c), Version: version, Trial: true})
 }
 
 // offered refuses what is not on offer; "" is whatever is.
@@ -92,7 +92,7 @@ func (h handler) InstallFile(ctx context.Context, c updaterd.Caller, path string
 	if !filepath.IsAbs(path) {
 		return "", fault.New(fault.BadInput, "relative_path", "%q is no full path", fault.Short(path)).On("path").Try("name the file from the root of the file system on")
 	}
-	return h.install(ctx, "an installation", update.Want{Door: door(c), Bundle: path, Trial: true})
+	return h.install(ctx, installation, update.Want{Door: door(c), Bundle: path, Trial: true})
 }
 
 // install begins to install what w says. That there is nothing to be done is an
@@ -109,7 +109,7 @@ func (h handler) install(ctx context.Context, what string, w update.Want) (strin
 }
 
 func (h handler) Rollback(ctx context.Context, c updaterd.Caller) (string, error) {
-	return h.start(ctx, "a rollback", goingBack, func(ctx context.Context, _ func(string)) (string, error) {
+	return h.start(ctx, wayBack, goingBack, func(ctx context.Context, _ func(string)) (string, error) {
 		res, err := h.d.u.Rollback(ctx, door(c))
 		return res.Transaction, err
 	})

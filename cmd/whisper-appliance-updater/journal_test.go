@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"whisper-appliance/internal/deployment"
 )
@@ -78,4 +80,44 @@ func TestDeployAgain(t *testing.T) {
 	}
 	b.must("deploy --door dpkg --was 9.0.7") // an older package is wanted
 	b.wants("9.0.5", "9.1.0")
+}
+
+// TestFrozenJournal keeps nobody: one entry waits for it, those after it do not,
+// and once it is well it is written to again.
+func TestFrozenJournal(t *testing.T) {
+	t.Parallel()
+	thaw, got := make(chan struct{}), make(chan string, 10)
+	j := &impatient{limit: 20 * time.Millisecond, send: func(message string, _ int, _ map[string]string) error {
+		<-thaw
+		got <- message
+		return nil
+	}}
+	if err := j.Send("one", 6, nil); !errors.Is(err, errJournalHangs) {
+		t.Errorf("%v", err)
+	}
+	j.limit = time.Hour // nobody waits for it any more
+	for range 100 {
+		if err := j.Send("two", 6, nil); !errors.Is(err, errJournalHangs) {
+			t.Errorf("%v", err)
+		}
+	}
+	close(thaw)
+	eventually(t, "the journal", func() bool { return j.Send("three", 6, nil) == nil })
+	if one, three := <-got, <-got; one != "one" || three != "three" {
+		t.Errorf("%s, %s", one, three)
+	}
+}
+
+// TestFrozenJournalOfAChange: root's verb ends though journald does not.
+func TestFrozenJournalOfAChange(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	frozen := make(chan struct{})
+	defer close(frozen)
+	a := b.app()
+	a.entries.Send = func(string, int, map[string]string) error { <-frozen; return nil }
+	if began, code := time.Now(), a.run(t.Context(), []string{"deploy"}); code != exitOK || time.Since(began) > 10*time.Second {
+		t.Errorf("%d after %v: %s", code, time.Since(began), &b.err)
+	}
+	b.wants("9.0.0", "9.0.0")
 }

@@ -28,6 +28,7 @@ import (
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/site"
 	"whisper-appliance/internal/slot"
+	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/update"
 	"whisper-appliance/internal/version"
 )
@@ -225,6 +226,10 @@ func (a *app) newLog(change bool) (*slog.Logger, error) {
 		o.W, o.JournalStream = a.errOut, a.journal
 	case change:
 		o.W, o.Format = io.Discard, logging.Journal
+		if o.Send == nil {
+			o.Send = systemd.JournalSend
+		}
+		o.Send = (&impatient{send: o.Send, limit: journalLimit}).Send
 	default:
 		return slog.New(slog.DiscardHandler), nil
 	}

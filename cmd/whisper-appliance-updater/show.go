@@ -98,7 +98,7 @@ func heldWords(s deployment.Status) string {
 	case known:
 		return fmt.Sprintf("rolled back %s at %s; what is newer may come", how, when(s.HeldSince))
 	case !s.HeldSince.IsZero():
-		return fmt.Sprintf("rolled back at %s; what is newer may come", when(s.HeldSince))
+		return fmt.Sprintf("taken back, or kept from serving, at %s; what is newer may come", when(s.HeldSince))
 	}
 	return "it was left by a rollback"
 }

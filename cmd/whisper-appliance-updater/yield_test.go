@@ -53,7 +53,7 @@ func TestHeldWords(t *testing.T) {
 	for door, want := range map[deployment.Door]string{
 		deployment.DoorHTTP: "rolled back over HTTP at 2026-03-04 12:30; what is newer may come",
 		deployment.DoorCLI:  "rolled back on the command line at 2026-03-04 12:30; what is newer may come",
-		"":                  "rolled back at 2026-03-04 12:30; what is newer may come",
+		"":                  "taken back, or kept from serving, at 2026-03-04 12:30; what is newer may come",
 	} {
 		s.HeldBy, s.HeldSince = door, noon()
 		if got := heldWords(s); got != want {

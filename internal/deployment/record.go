@@ -95,7 +95,7 @@ func Append(state string, r Record) error {
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	if err = endLine(f); err == nil {
+	if err = errors.Join(f.Chmod(0o644), endLine(f)); err == nil { // the server reads it, whatever the umask
 		_, err = f.Write(append(line, '\n'))
 	}
 	err = errors.Join(err, f.Sync(), f.Close())

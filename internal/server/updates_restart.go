@@ -30,7 +30,8 @@ func (s *Server) restartServer(ctx context.Context, _ *struct{}) (*body[UpdateBe
 func (s *Server) restart(ctx context.Context) error {
 	err := s.ask(ctx, orderLimit, func(ctx context.Context, u Updates) error {
 		st, err := u.Now(ctx)
-		if err == nil && (st.State == deployment.Updating || st.State == deployment.RollingBack) {
+		busy := st.State == deployment.Updating && st.Phase != deployment.Plan && st.Phase != deployment.Fetch // a source may take hours
+		if err == nil && (busy || st.State == deployment.RollingBack) {
 			err = fault.New(fault.Busy, "updater_busy", "the updater is at work: %s", st.Message).
 				Try("wait until that has ended: GET /api/v1/updates shows it")
 		}

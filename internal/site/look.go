@@ -2,8 +2,10 @@ package site
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,7 +61,8 @@ func (m *Machine) endsFile() string {
 // ends is how runs of the release in the slot name have ended that nobody wanted
 // to end, the newest last, as the gate has noted it: in a line the link's target,
 // the result, the kind of exit, the status or signal and the id of the run, "-"
-// where systemd told nothing. None is what could not be read, too.
+// where systemd told nothing, and when that was. None is what could not be read,
+// too. A gate of before wrote no time.
 func (m *Machine) ends(name string) (list []trial.End) {
 	data, err := durable.ReadRegular(m.endsFile(), mostEnds)
 	if err != nil {
@@ -67,7 +70,7 @@ func (m *Machine) ends(name string) (list []trial.End) {
 	}
 	for line := range strings.Lines(string(data)) {
 		words := strings.Fields(line)
-		if len(words) != 5 || filepath.Base(words[0]) != name {
+		if len(words) != 5 && len(words) != 6 || filepath.Base(words[0]) != name {
 			continue
 		}
 		for i, word := range words {
@@ -75,7 +78,11 @@ func (m *Machine) ends(name string) (list []trial.End) {
 				words[i] = ""
 			}
 		}
-		list = append(list, trial.End{Result: words[1], Code: words[2], Status: words[3], Invocation: words[4]})
+		e := trial.End{Result: words[1], Code: words[2], Status: words[3], Invocation: words[4]}
+		if at, err := strconv.ParseInt(words[len(words)-1], 10, 64); err == nil && len(words) == 6 {
+			e.At = at
+		}
+		list = append(list, e)
 	}
 	return list
 }
@@ -116,6 +123,7 @@ func (m *Machine) figures(ctx context.Context) (deployment.Figures, error) {
 // candidate that is bad.
 func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manifest) (trial.Finding, error) {
 	unit, door := systemd.Preflight(name), systemd.PreflightSocket(name)
+	ran := !m.stopping(ctx)
 	m.dark(ctx, unit, door) // what a killed run has left may be of another release
 	defer func() {
 		ctx := context.WithoutCancel(ctx)
@@ -124,8 +132,9 @@ func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manife
 		m.bus.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
 	}()
 	m.bus.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
+	began := time.Now()
 	if err := m.bus.Start(ctx, unit); err != nil {
-		return m.notStarted(ctx, unit, err)
+		return m.notStarted(ctx, unit, time.Since(began), err)
 	}
 	candidate := measure.Server{Socket: m.Paths.PreflightSocket(name), Proc: paths.MachineAt("").Proc, Unit: m.unit(unit), Version: release.Version}
 	err := m.attest(ctx, unit, name, release)
@@ -135,6 +144,8 @@ func (m *Machine) rehearse(ctx context.Context, name string, release slot.Manife
 	switch {
 	case ctx.Err() != nil: // a question that was broken off is not the candidate's failure
 		return trial.Finding{}, context.Cause(ctx)
+	case err != nil && ran && m.stopping(ctx): // and the rehearsal with it
+		return unproven("no_rehearsal", "it could not be tried in the dark: the appliance was stopped"), nil
 	case err != nil:
 		return trial.Finding{}, err
 	}
@@ -159,9 +170,33 @@ func (m *Machine) dark(ctx context.Context, units ...string) {
 	}
 }
 
-// notStarted tells a candidate that does not come up from a machine that does
-// not let it.
-func (m *Machine) notStarted(ctx context.Context, unit string, err error) (trial.Finding, error) {
+// stopping tells whether the server is down, and nobody starts it.
+func (m *Machine) stopping(ctx context.Context) bool {
+	u, err := m.known(ctx, systemd.Service)
+	return err == nil && (u.Active == "inactive" || u.Active == "deactivating")
+}
+
+// enoughStart is many times what a server takes to start on a slow machine.
+const enoughStart = 20 * time.Second
+
+// hangs tells a candidate whose start has lasted so long, or as long as its unit
+// lets it, that it does not get ready: whoever's time is over then.
+func (m *Machine) hangs(ctx context.Context, unit string, lasted time.Duration) bool {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return false
+	}
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+	defer cancel()
+	u, err := m.known(ask, unit)
+	return err == nil && (u.Result == "timeout" || u.Active == "activating" && u.MainPID != 0 && lasted >= enoughStart)
+}
+
+// notStarted tells a candidate that does not come up, in the time that its start
+// has lasted, from a machine that does not let it.
+func (m *Machine) notStarted(ctx context.Context, unit string, lasted time.Duration, err error) (trial.Finding, error) {
+	if m.hangs(ctx, unit, lasted) {
+		return trial.Finding{}, failed(unit, fmt.Errorf("it does not get ready, after %v: %w", lasted.Round(time.Second), err))
+	}
 	if ctx.Err() != nil {
 		return trial.Finding{}, context.Cause(ctx)
 	}

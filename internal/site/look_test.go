@@ -99,6 +99,63 @@ func TestRehearsalBrokenOff(t *testing.T) {
 	}
 }
 
+// TestRehearsalHangs: one that had its time to start is no good, though it was
+// the caller's that was over first.
+func TestRehearsalHangs(t *testing.T) {
+	unit := systemd.Preflight("b")
+	late := errors.New("there is no more time")
+	for _, tt := range []struct {
+		name   string
+		lasted time.Duration
+		is     systemd.Unit
+		ends   bool // the caller's time; else it is told to stop
+		bad    bool
+	}{
+		{"long enough", enoughStart, systemd.Unit{Active: "activating", MainPID: 7}, true, true},
+		{"not long enough", time.Second, systemd.Unit{Active: "activating", MainPID: 7}, true, false},
+		{"before its program", enoughStart, systemd.Unit{Active: "activating"}, true, false},
+		{"its unit's own limit", time.Second, systemd.Unit{Active: "deactivating", Result: "timeout"}, true, true},
+		{"canceled", enoughStart, systemd.Unit{Active: "activating", MainPID: 7}, false, false},
+	} {
+		m := newMachine(t, &fakeBus{units: map[string]systemd.Unit{unit: tt.is}})
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 0, late)
+		if !tt.ends {
+			var stop context.CancelCauseFunc
+			ctx, stop = context.WithCancelCause(t.Context())
+			stop(late)
+		}
+		_, err := m.notStarted(ctx, unit, tt.lasted, errors.New("systemd was still at it"))
+		cancel()
+		if tt.bad {
+			wantCode(t, tt.name, err, "rehearsal_failed")
+		} else if err != late {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+// TestRehearsalStopped: who stops the appliance ends its rehearsal, too, which
+// says nothing of the release.
+func TestRehearsalStopped(t *testing.T) {
+	unit := systemd.Preflight("b")
+	for _, after := range []string{"inactive", "deactivating", "active"} {
+		b := &fakeBus{units: map[string]systemd.Unit{systemd.Service: {Load: "loaded", Active: "active"}}}
+		m := newMachine(t, b)
+		_, release := served(t, m)
+		b.start = func(context.Context, string) error {
+			b.units[systemd.Service] = systemd.Unit{Load: "loaded", Active: after}
+			b.units[unit] = systemd.Unit{Load: "loaded", Active: "inactive", Result: "success"}
+			return nil
+		}
+		finding, err := m.rehearse(t.Context(), "b", release)
+		if after == "active" {
+			wantCode(t, "one that ends by itself", err, "rehearsal_failed")
+		} else if err != nil || finding.Reason != "no_rehearsal" {
+			t.Errorf("%s: %+v, %v", after, finding, err)
+		}
+	}
+}
+
 // TestRehearsalOfTheWrongSlot: two slots may hold the same program.
 func TestRehearsalOfTheWrongSlot(t *testing.T) {
 	unit := systemd.Preflight("a")
@@ -143,8 +200,8 @@ func TestLookAtEnds(t *testing.T) {
 		t.Errorf("where nothing is noted: %+v, %v", s, err)
 	}
 	put(t, m.endsFile(), "slots/a oom-kill killed KILL one\nslots/b watchdog killed ABRT two\nnonsense\n\n"+
-		filepath.Join(m.Paths.Slots, "b")+" exit-code exited 226 three\nslots/b watchdog - - -\nslots/b half")
-	want := []trial.End{{Result: "watchdog", Code: "killed", Status: "ABRT", Invocation: "two"}, {Result: "exit-code", Code: "exited", Status: "226", Invocation: "three"}, {Result: "watchdog"}}
+		filepath.Join(m.Paths.Slots, "b")+" exit-code exited 226 three 1700000000\nslots/b watchdog - - -\nslots/b half")
+	want := []trial.End{{Result: "watchdog", Code: "killed", Status: "ABRT", Invocation: "two"}, {Result: "exit-code", Code: "exited", Status: "226", Invocation: "three", At: 1700000000}, {Result: "watchdog"}}
 	s, err := m.look(t.Context(), false)
 	if err != nil || s.Watchdog != 2 || !slices.Equal(s.Ends, want) {
 		t.Errorf("%d kills, %+v, %v", s.Watchdog, s.Ends, err)

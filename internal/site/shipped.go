@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/slot"
@@ -40,21 +41,33 @@ func oddities(u systemd.Unit) []oddity {
 	return list
 }
 
+// askLimit bounds a question to systemd whose answer is only wanted.
+const askLimit = 5 * time.Second
+
 // shipped is why a unit is not what the package's is, as far as a switch relies
 // on that, with the file in which somebody has changed it. What doctor has relaxed
 // because the machine cannot do it, or the machine's own container says of all
-// services, is told and let be.
+// services, is told and let be. Where systemd does not tell what the unit is,
+// nothing is known against it.
 func (m *Machine) shipped(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	u, err := m.known(ctx, unit)
 	if err != nil {
-		return err
+		m.Log.Warn("whether a unit is as the package has it is not known", "unit", unit, "error", err)
+		return nil
 	}
 	if u.Load == "bad-setting" || u.Load == "error" {
 		return edited(u, []string{"systemd cannot read it"}, m.foreign(u))
 	}
+	odd := oddities(u)
+	if len(odd) == 0 { // as always: no file is looked at
+		return nil
+	}
 	var says, files []string
-	for _, o := range oddities(u) {
-		file := m.setIn(u, o.directive)
+	foreign := m.foreign(u)
+	for _, o := range odd {
+		file := setIn(u, foreign, o.directive)
 		if file == "" || o.machine && forced(file) {
 			m.Log.Warn("a unit is not as the package has it", "unit", unit, "setting", o.says, "file", file)
 			continue
@@ -79,11 +92,11 @@ func edited(u systemd.Unit, says, files []string) error {
 		Try("%s, then `systemctl daemon-reload`, and try again", where)
 }
 
-// setIn is the file outside the package that gives a directive its value: the
-// drop-in that is read last, or a unit file in place of the package's. It is ""
-// where there is none.
-func (m *Machine) setIn(u systemd.Unit, directive string) string {
-	for _, path := range slices.Backward(m.foreign(u)) {
+// setIn is the one of the files outside the package that gives a directive its
+// value: the drop-in that is read last, or a unit file in place of the package's.
+// It is "" where there is none.
+func setIn(u systemd.Unit, foreign []string, directive string) string {
+	for _, path := range slices.Backward(foreign) {
 		if path == u.Fragment || sets(path, directive) {
 			return path
 		}

@@ -140,7 +140,7 @@ func sinceBoot() time.Duration {
 
 func (m *Machine) site() update.Site {
 	return update.Site{
-		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence, TakenBack: m.takenBack, Ends: m.ends,
+		Switch: m.swap, Idle: m.idle, Rehearse: m.rehearse, Baseline: m.baseline, Look: m.look, Figures: m.figures, Watch: m.watch, Restart: m.restart, Evidence: m.evidence, TakenBack: m.takenBack, ForgetTaken: m.forgetTaken, Ends: m.ends,
 	}
 }
 
@@ -190,12 +190,22 @@ func (m *Machine) known(ctx context.Context, name string) (systemd.Unit, error) 
 	return list[0], nil
 }
 
-// takenBack tells whether the gate has left a mark since then that it has taken
-// the slot name back. The mark does not outlive the machine's run.
-func (m *Machine) takenBack(name string, since time.Time) bool {
-	info, err := os.Stat(filepath.Join(m.Paths.GateRun, "taken-"+name))
-	return err == nil && !info.ModTime().Before(since)
+// takenBack tells whether the gate has left a mark that it has taken the slot name
+// back. The mark does not outlive the machine's run.
+func (m *Machine) takenBack(name string) bool {
+	_, err := os.Stat(m.taken(name))
+	return err == nil
 }
+
+// forgetTaken removes that mark: whether another is newer no clock could tell.
+func (m *Machine) forgetTaken(name string) error {
+	if err := os.Remove(m.taken(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the gate's mark: %w", err)
+	}
+	return nil
+}
+
+func (m *Machine) taken(name string) string { return filepath.Join(m.Paths.GateRun, "taken-"+name) }
 
 // Down tells whether no server runs, nor is being started: then links are all
 // that there is to be moved.

@@ -36,7 +36,7 @@ type Units interface {
 
 // attest waits until the unit runs the server of the slot name, which holds m,
 // in an invocation other than before, and gives up after s.Settle, or at once
-// where somebody stops it. hint is what the job that started it ended with.
+// where it has ended well. hint is what the job that started it ended with.
 func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, before string, hint error) error {
 	s.tell(StepAttest, unit)
 	patience, cancel := context.WithTimeout(ctx, cmp.Or(s.Settle, defaultSettle))
@@ -50,7 +50,7 @@ func (s *Switch) attest(ctx context.Context, unit, name string, m Manifest, befo
 			return nil
 		}
 		if st.idle() && (hint == nil || st.Invocation != "" && st.Invocation != before) { // it was up, and is not
-			return errors.Join(fmt.Errorf("attest %s: %w", unit, errStopped), hint)
+			return errors.Join(fmt.Errorf("attest %s: %w", unit, s.gone(ctx, unit)), hint)
 		}
 		runs.note(st)
 		select {

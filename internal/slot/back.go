@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -26,7 +27,9 @@ func (s *Switch) Back(ctx context.Context, bad, name string) (Outcome, error) {
 	st, err := s.Units.State(ctx, s.Service)
 	if err == nil && st.stopped() {
 		out.To, err = s.Slots.LinkBack(ctx, bad, name, s.Refused)
-		return out, err
+		if err != nil || s.stays(ctx) {
+			return out, err
+		}
 	}
 	out.To, err = s.wayBack(ctx, bad, name, st.Invocation)
 	switch {
@@ -56,26 +59,40 @@ func (s *Slots) LinkBack(ctx context.Context, bad, name string, refused func(Man
 
 // rollback is the undo of Activate: the link back, and the server with it where
 // it does not run the old slot's program as it stands. cause is why. A server
-// that somebody has stopped is not started.
+// that somebody has stopped is not started. One that somebody has stopped and
+// started again runs what the link named then, which nobody has judged.
 func (s *Switch) rollback(ctx context.Context, out Outcome, before string, cause error) error {
 	ctx = context.WithoutCancel(ctx)
-	if isStopped(cause) {
+	if isStopped(cause) && s.stays(ctx) {
 		s.tell(StepRollback, s.Service+" was stopped: the link alone")
 		name, err := s.Slots.LinkBack(ctx, out.To, out.From, s.Refused)
-		return s.stopped(out, name, errors.Join(cause, err))
+		if s.stays(ctx) {
+			return s.stopped(out, name, errors.Join(cause, err))
+		}
 	}
 	name, err := s.wayBack(ctx, out.To, out.From, before)
 	switch {
-	case err == nil:
-		return s.rolledBack(out, name, cause)
 	case errors.Is(err, errAway):
 		return errors.Join(err, cause)
+	case isStopped(cause) && errors.Is(err, errUnwell):
+		return s.interrupted(out, name, errors.Join(cause, unwell(name, err)))
+	case isStopped(cause) && err == nil:
+		return s.interrupted(out, name, cause)
+	case err == nil:
+		return s.rolledBack(out, name, cause)
 	case isStopped(err):
 		return s.stopped(out, name, errors.Join(err, cause))
 	case errors.Is(err, errUnwell):
 		return s.rolledBack(out, name, errors.Join(cause, unwell(name, err)))
 	}
 	return s.stuck(out, errors.Join(cause, err))
+}
+
+// stays tells whether the server is down, and nobody starts it: to restart it
+// would be to start what somebody has stopped.
+func (s *Switch) stays(ctx context.Context) bool {
+	st, err := s.Units.State(ctx, s.Service)
+	return err == nil && st.down()
 }
 
 // unwell tells of a way back that serves for want of a better one.
@@ -104,61 +121,106 @@ func (s *Switch) wayBack(ctx context.Context, bad, first, before string) (string
 // tried once somebody has stopped the server.
 func (s *Slots) wayBack(ctx context.Context, bad, first string, refused func(Manifest) error, try func(name string, m Manifest) error) (string, error) {
 	committed, err := s.Committed()
-	w := walk{slots: s, try: try, errs: []error{err}}
-	var refusals []string
-	for _, name := range []string{first, committed, A, B, Golden, Golden} {
-		again := name == Golden && slices.Contains(w.seen, Golden)
-		if name == "" || name == bad || !again && slices.Contains(w.seen, name) {
+	w := walk{slots: s, try: try, refuse: refused, errs: []error{err}}
+	var seen []string
+	for _, name := range []string{first, committed, A, B, Golden} {
+		if name == "" || name == bad || slices.Contains(seen, name) {
 			continue
 		}
-		w.seen = append(w.seen, name)
-		if again && !s.goldenBefore() {
-			continue
-		}
-		m, err := s.acceptable(ctx, name)
-		if err == nil && refused != nil {
-			if err = refused(m); err != nil {
-				refusals = append(refusals, name)
-			}
-		}
-		if err != nil {
-			w.errs = append(w.errs, err)
-		} else if w.take(name, m) {
+		seen = append(seen, name)
+		if w.visit(ctx, name) {
 			return w.end()
 		}
 	}
-	if w.unwell != "" {
-		refusals = []string{w.unwell}
+	was := s.way(Golden)
+	if bad != Golden && s.goldenBefore() && s.way(Golden) != was && w.visit(ctx, Golden) {
+		return w.end()
 	}
-	for _, name := range refusals {
-		if m, err := s.acceptable(ctx, name); err == nil && w.take(name, m) {
-			return w.end()
-		}
+	if w.again(ctx, w.unwell) {
+		return w.end()
+	}
+	w.unwell = nil // it does not come up any more
+	if w.again(ctx, w.refused) || w.again(ctx, w.unwell) {
+		return w.end()
 	}
 	return w.nowhere()
 }
 
+// way is a slot to go back to. There may be two called golden.
+type way struct {
+	name string
+	tree string // where the link golden leads, of golden alone
+}
+
+func (s *Slots) way(name string) way {
+	this := way{name: name}
+	if name == Golden {
+		this.tree, _ = os.Readlink(s.Path(Golden)) //nolint:errcheck // what is no link is led nowhere else
+	}
+	return this
+}
+
+// lead has the slot be what it was when it was first tried.
+func (s *Slots) lead(to way) error {
+	if to.tree == "" || s.way(to.name) == to {
+		return nil
+	}
+	return replaceLink(s.Path(Golden), to.tree)
+}
+
 // walk goes through the ways back, one by one.
 type walk struct {
-	slots  *Slots
-	try    func(name string, m Manifest) error
-	seen   []string // names, whatever came of them
-	whole  string   // the first that could be tried
-	unwell string   // the first that came up, and not well
-	name   string   // the last that was tried
-	last   error    // what came of that
-	errs   []error
+	slots   *Slots
+	refuse  func(Manifest) error // nil = none is refused
+	try     func(name string, m Manifest) error
+	whole   way   // the first that could be tried
+	unwell  []way // the first that came up, and not well; none or one
+	refused []way // whole, and to serve only where nothing else does
+	this    way   // the last that was tried
+	last    error // what came of that
+	errs    []error
+}
+
+// visit tries a slot that is whole and not refused, true where nothing more is to
+// be tried.
+func (w *walk) visit(ctx context.Context, name string) (done bool) {
+	this := w.slots.way(name)
+	m, err := w.slots.acceptable(ctx, name)
+	if err == nil && w.refuse != nil {
+		if err = w.refuse(m); err != nil {
+			w.refused = append(w.refused, this)
+		}
+	}
+	if err != nil {
+		w.errs = append(w.errs, err)
+		return false
+	}
+	return w.take(this, m)
+}
+
+// again tries those of which nothing was any better.
+func (w *walk) again(ctx context.Context, list []way) (done bool) {
+	for _, this := range list {
+		if err := w.slots.lead(this); err != nil {
+			w.errs = append(w.errs, err)
+			continue
+		}
+		if m, err := w.slots.acceptable(ctx, this.name); err == nil && w.take(this, m) {
+			return true
+		}
+	}
+	return false
 }
 
 // take tries one, true where nothing more is to be tried.
-func (w *walk) take(name string, m Manifest) (done bool) {
-	again := w.unwell == name // nothing was any better
-	w.whole = cmp.Or(w.whole, name)
-	w.name, w.last = name, w.try(name, m)
+func (w *walk) take(this way, m Manifest) (done bool) {
+	again := slices.Contains(w.unwell, this) // nothing was any better
+	w.whole = cmp.Or(w.whole, this)
+	w.this, w.last = this, w.try(this.name, m)
 	w.errs = append(w.errs, w.last)
 	sick := errors.Is(w.last, errUnwell)
-	if sick && w.unwell == "" {
-		w.unwell = name
+	if sick && len(w.unwell) == 0 {
+		w.unwell = []way{this}
 	}
 	return w.last == nil || sick && again || errors.Is(w.last, errAway) || isStopped(w.last)
 }
@@ -166,18 +228,23 @@ func (w *walk) take(name string, m Manifest) (done bool) {
 // end is what the last try came to. Where systemd was away the first way back is
 // as good as any that came after it.
 func (w *walk) end() (string, error) {
-	if errors.Is(w.last, errAway) && w.name != w.whole {
-		return w.whole, errors.Join(w.last, w.slots.Activate(w.whole))
+	if errors.Is(w.last, errAway) && w.this != w.whole {
+		return w.whole.name, errors.Join(w.last, w.toWhole())
 	}
-	return w.name, w.last
+	return w.this.name, w.last
 }
 
 // nowhere is the end where none came up.
 func (w *walk) nowhere() (string, error) {
-	if w.whole == "" {
+	if w.whole.name == "" {
 		return "", fmt.Errorf("no way back: %w", errors.Join(append(w.errs, errors.New("no other slot is whole"))...))
 	}
-	return w.whole, fmt.Errorf("no way back comes up: %w", errors.Join(append(w.errs, w.slots.Activate(w.whole))...))
+	return w.whole.name, fmt.Errorf("no way back comes up: %w", errors.Join(append(w.errs, w.toWhole())...))
+}
+
+// toWhole has the link name the first that could be tried.
+func (w *walk) toWhole() error {
+	return errors.Join(w.slots.lead(w.whole), w.slots.Activate(w.whole.name))
 }
 
 // acceptable is nil for a slot whose every byte is as its manifest says.

@@ -25,9 +25,26 @@ func (st State) up() bool { return st.Active != "inactive" && st.Active != "fail
 // idle tells whether the unit was never begun, or has ended well.
 func (st State) idle() bool { return st.Active == "inactive" && st.Result == "success" }
 
-// stopped tells whether somebody has stopped the unit: a server that ends by
-// itself is started again or has failed.
+// stopped tells whether somebody has stopped the server's unit: one that ends by
+// itself is started again or has failed. Of a candidate's see gone.
 func (st State) stopped() bool { return st.idle() && st.Invocation != "" }
+
+// down tells whether the unit ends or has ended, and is not started again.
+func (st State) down() bool { return st.Active == "inactive" || st.Active == "deactivating" }
+
+// gone is why a unit that was up has ended well. systemd starts a server again
+// that ends by itself, and no candidate: one that ends with status 0, or by a
+// signal such as SIGTERM, looks as if somebody had stopped it. That is believed
+// where the server is stopped as well, as by stopping the target.
+func (s *Switch) gone(ctx context.Context, unit string) error {
+	if unit == s.Service {
+		return errStopped
+	}
+	if st, err := s.Units.State(ctx, s.Service); err == nil && st.down() {
+		return errStopped
+	}
+	return errEnded
+}
 
 // neverBegun is err of a unit that was not even begun, as a socket that it needs
 // has failed.
@@ -129,7 +146,7 @@ func late(ctx context.Context, out Outcome, err error) error {
 func (s *Switch) refused(ctx context.Context, out Outcome, cause error) error {
 	unit, _ := s.Next(out.To)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(cause, errHangs):
 		return late(ctx, out, cause)
 	case isStopped(cause):
 		return s.stopped(out, out.From, cause)
@@ -146,6 +163,13 @@ func (s *Switch) refused(ctx context.Context, out Outcome, cause error) error {
 func (s *Switch) stopped(out Outcome, name string, cause error) error {
 	return fault.New(fault.Canceled, Stopped, "somebody stopped the server while it was switched to slot %s: current names slot %s, and nothing was started", out.To, name).
 		Because(cause).Try("`systemctl start %s` starts it; then try again", s.Service)
+}
+
+// interrupted words the end of a switch in which somebody has stopped the server
+// and started it again. The slot name serves.
+func (s *Switch) interrupted(out Outcome, name string, cause error) error {
+	return fault.New(fault.Canceled, Stopped, "somebody stopped the server and started it again while it was switched to slot %s: slot %s serves", out.To, name).
+		Because(cause).Try("try again once nobody else is at it")
 }
 
 func (s *Switch) rolledBack(out Outcome, from string, cause error) error {

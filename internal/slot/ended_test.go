@@ -109,11 +109,18 @@ func TestStopped(t *testing.T) {
 			m.fail["start next-b"] = gone
 			m.after["start next-b"] = func() { m.units["next-b"] = State{Active: "inactive", Result: "success"} }
 		},
-		"the candidate": func(m *machine, _ *Switch) {
-			m.after["start next-b"] = func() { m.units["next-b"] = State{Active: "inactive", Result: "success"} } // and systemd has forgotten it
+		"the server and the candidate": func(m *machine, _ *Switch) {
+			m.after["start next-b"] = func() {
+				m.units["next-b"] = State{Active: "inactive", Result: "success"} // and systemd has forgotten it
+				down(m, server)
+			}
 		},
-		"the candidate in its smoke": func(m *machine, s *Switch) {
-			s.Smoke = func(context.Context, string) error { down(m, "next-b"); return errors.New("nobody there") }
+		"the server and the candidate in its smoke": func(m *machine, s *Switch) {
+			s.Smoke = func(context.Context, string) error {
+				down(m, "next-b")
+				down(m, server)
+				return errors.New("nobody there")
+			}
 		},
 		"the server's restart": func(m *machine, _ *Switch) {
 			m.fail["restart "+server] = gone
@@ -301,6 +308,30 @@ func TestShipped(t *testing.T) {
 				t.Errorf("current %s, runs %s, did %v", current, m.runs(), m.did)
 			}
 		})
+	}
+	for _, tt := range []struct {
+		name   string
+		runs   string // how the server is before
+		wayOut bool
+	}{{"a way out", "active", true}, {"the server has failed", "failed", false}, {"the server is stopped", "inactive", false}} {
+		m, s := newMachine(t)
+		if tt.runs != "active" {
+			m.units[server] = State{Active: tt.runs, Result: "exit-code", Invocation: "old"}
+		}
+		var told []string
+		s.Progress = func(_, text string) { told = append(told, text) }
+		s.Shipped = func(context.Context, string) error { return edited }
+		s.WayOut = tt.wayOut
+		if err := s.AsShipped(t.Context(), B); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		out, err := s.To(t.Context(), B)
+		if current, _ := serving(t, s.Slots); err != nil || out.To != B || current != B || m.runs() != B {
+			t.Errorf("%s: %+v, %v, current %s, runs %s", tt.name, out, err, current, m.runs())
+		}
+		if !slices.Contains(told, edited.Error()) {
+			t.Errorf("%s: nobody is told: %q", tt.name, told)
+		}
 	}
 	m, s := newMachine(t)
 	s.Shipped = func(context.Context, string) error { return edited }

@@ -25,6 +25,10 @@ const (
 	backLimit = 90 * time.Second
 	// stopLimit bounds one stop, a drain among them.
 	stopLimit = 90 * time.Second
+	// askLimit bounds a question to systemd once the time was over.
+	askLimit = 5 * time.Second
+	// defaultEnough is many times what a server takes to start on a slow machine.
+	defaultEnough = 20 * time.Second
 )
 
 // The codes of the faults that a switch ends with, once it has tried.
@@ -33,7 +37,7 @@ const (
 	RolledBack      = "rolled_back"      // it moved, and is back: what served before serves again
 	NotServing      = "not_serving"      // nothing came up
 	SystemdAway     = "systemd_away"     // the link is back, and what runs nobody knows: Back goes on once systemd answers
-	Stopped         = "stopped"          // somebody has stopped the server or the candidate: the link is where it was, and nothing is started
+	Stopped         = "stopped"          // somebody has stopped the server or the candidate, and may have started the server again: the link is where it was
 )
 
 // The codes of faults for which no candidate can answer. They end a switch whose
@@ -55,6 +59,10 @@ var (
 	errAway = errors.New("systemd does not answer")
 	// errStopped marks a unit that somebody has stopped.
 	errStopped = errors.New("somebody has stopped it")
+	// errEnded marks a candidate that was up, and has ended as if it were done.
+	errEnded = errors.New("it has ended by itself")
+	// errHangs marks a candidate that has had its time to start.
+	errHangs = errors.New("it does not get ready")
 	// errUnwell marks a way back that came up and does not pass the smoke test.
 	errUnwell = errors.New("it does not answer as it should")
 )
@@ -96,8 +104,14 @@ type Switch struct {
 	// nobody is asked. It is no fault of the candidate's.
 	Shipped func(ctx context.Context, unit string) error
 
+	// WayOut says that the switch is a way out of trouble, as a rollback and a
+	// recovery are: what Shipped finds is told, and refuses nothing. So is the
+	// start of a server that does not run.
+	WayOut bool
+
 	Settle   time.Duration           // how long a started server may take to run the right program; 0 = 5 s
 	Patience time.Duration           // how long it may take to pass Smoke; 0 = 1 min
+	Enough   time.Duration           // how long a start lasts at least that is the candidate's failure where the caller's deadline ends it; 0 = 20 s
 	Through  time.Duration           // how long the rest may take once the link is to move; 0 = Within
 	Progress func(step, text string) // may be nil
 }
@@ -136,7 +150,7 @@ func (s *Switch) To(ctx context.Context, name string) (Outcome, error) {
 			return out, nil
 		}
 	}
-	if err := s.AsShipped(ctx, name); err != nil {
+	if err := s.asShipped(ctx, name, s.WayOut || !st.up()); err != nil {
 		return out, late(ctx, out, fmt.Errorf("switch to slot %s: %w", name, err))
 	}
 	if !st.up() {
@@ -147,12 +161,26 @@ func (s *Switch) To(ctx context.Context, name string) (Outcome, error) {
 }
 
 // AsShipped is nil where the units that a switch to the slot name starts are what
-// the package's are, as far as it relies on that; see Shipped.
+// the package's are, as far as it relies on that, or where the switch is a way
+// out; see Shipped and WayOut.
 func (s *Switch) AsShipped(ctx context.Context, name string) error {
+	st, err := s.Units.State(ctx, s.Service)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", s.Service, err)
+	}
+	return s.asShipped(ctx, name, s.WayOut || !st.up())
+}
+
+// asShipped is AsShipped, told alone where the switch is a way out.
+func (s *Switch) asShipped(ctx context.Context, name string, out bool) error {
 	next, _ := s.Next(name)
 	for _, unit := range []string{s.Service, next} {
-		if err := s.shipped(ctx, unit); err != nil {
+		err := s.shipped(ctx, unit)
+		if err != nil && !out {
 			return err
+		}
+		if err != nil {
+			s.tell(StepVerify, err.Error())
 		}
 	}
 	return nil
@@ -248,9 +276,10 @@ func (s *Switch) activate(name string) error {
 	return nil
 }
 
-// attestShipped is attest of what the package's unit started.
+// attestShipped is attest of what the package's unit started. On a way out what
+// the unit is was told before.
 func (s *Switch) attestShipped(ctx context.Context, unit, name string, m Manifest, before string, hint error) error {
-	if err := s.attest(ctx, unit, name, m, before, hint); err != nil {
+	if err := s.attest(ctx, unit, name, m, before, hint); err != nil || s.WayOut {
 		return err
 	}
 	return s.shipped(ctx, unit)
@@ -277,8 +306,9 @@ func (s *Switch) candidate(ctx context.Context, out Outcome, m Manifest) error {
 	s.Units.ResetFailed(ctx, unit) //nolint:errcheck // there is mostly nothing to reset
 	before := s.invocation(ctx, unit)
 	s.tell(StepStart, unit)
+	began := time.Now()
 	if err := s.Units.Start(ctx, unit); err != nil {
-		return fmt.Errorf("start %s: %w", unit, s.notStarted(ctx, unit, before, err))
+		return fmt.Errorf("start %s: %w", unit, s.notStarted(ctx, unit, before, time.Since(began), err))
 	}
 	faultpoint.Here("slot.overlapped")
 	if err := s.attestShipped(ctx, unit, out.To, m, before, nil); err != nil {
@@ -291,16 +321,37 @@ func (s *Switch) candidate(ctx context.Context, out Outcome, m Manifest) error {
 	return nil
 }
 
-// notStarted is err, with which the candidate's start ended, with whose failure
-// that is, as far as systemd knows.
-func (s *Switch) notStarted(ctx context.Context, unit, before string, err error) error {
+// notStarted is err, with which the candidate's start ended after it had lasted
+// so long, with whose failure that is, as far as systemd knows.
+func (s *Switch) notStarted(ctx context.Context, unit, before string, lasted time.Duration, err error) error {
 	if isStopped(err) {
 		return err
+	}
+	if ctx.Err() != nil {
+		return s.cutOff(ctx, unit, before, lasted, err)
 	}
 	if s.invocation(ctx, unit) == before {
 		return neverBegun(unit, err)
 	}
 	return s.since(ctx, unit, before, err)
+}
+
+// cutOff is err of a start that the end of ctx cut off. A candidate that has had
+// enough time, or all that its unit gives it, hangs, whoever's deadline came then.
+func (s *Switch) cutOff(ctx context.Context, unit, before string, lasted time.Duration, err error) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+	defer cancel()
+	st, unknown := s.Units.State(ask, unit)
+	switch {
+	case unknown != nil || st.Invocation == before:
+		return err
+	case st.Result == "timeout", st.Active == "activating" && st.PID != 0 && lasted >= cmp.Or(s.Enough, defaultEnough):
+		return errors.Join(fmt.Errorf("%w, after %v", errHangs, lasted.Round(time.Second)), err)
+	}
+	return err
 }
 
 // since is err, with which a unit that was started has failed, with what has
@@ -311,7 +362,7 @@ func (s *Switch) since(ctx context.Context, unit, before string, err error) erro
 		return errors.Join(err, unknown)
 	}
 	if st.idle() {
-		return errors.Join(errStopped, err)
+		return errors.Join(s.gone(ctx, unit), err)
 	}
 	runs := ends{before: before}
 	runs.note(st)
@@ -365,7 +416,7 @@ func (s *Switch) cold(ctx context.Context, out Outcome, m Manifest) error {
 	s.Units.ResetFailed(ctx, s.Service) //nolint:errcheck // there is mostly nothing to reset
 	s.tell(StepStart, s.Service)
 	hint := s.Units.Start(ctx, s.Service)
-	if err := s.attestShipped(ctx, s.Service, out.To, m, before, hint); err != nil {
+	if err := s.attest(ctx, s.Service, out.To, m, before, hint); err != nil {
 		return s.rollback(ctx, out, before, stuckAt(ctx, s.Service, err))
 	}
 	if err := s.passes(ctx, s.Service, s.Socket, out.To); err != nil {

@@ -19,6 +19,7 @@ import (
 type played struct {
 	health     string // of /health
 	updates    string // of update-status; "" = there is none
+	refuses    int    // status of update-status; 0 = 200
 	detailed   map[string]any
 	deployment string
 	heard      string            // text of the transcription; "" = it is refused
@@ -60,6 +61,12 @@ func (p *played) updater(state map[string]any, answer string) *played {
 	return p
 }
 
+// refusing has a well updater's door answer with a status.
+func (p *played) refusing(status int, answer string) *played {
+	p.refuses = status
+	return p.updater(map[string]any{"status": "ok"}, answer)
+}
+
 func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/health":
@@ -76,6 +83,9 @@ func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.updates == "" {
 			http.NotFound(w, r)
 			return
+		}
+		if p.refuses != 0 {
+			w.WriteHeader(p.refuses)
 		}
 		io.WriteString(w, p.updates)
 	case "/api/v1/transcriptions":
@@ -217,6 +227,13 @@ func TestRun(t *testing.T) {
 		{"updater away", good().updater(map[string]any{"status": "failed", "code": "updater_unreachable", "error": "no bus"}, ""), nil, Failed, "check-updates", "updater: no bus"},
 		{"updater without its doors", good().updater(map[string]any{"status": "ok"}, ""), nil, Failed, "check-updates", "404"},
 		{"updater that does not say how it is", good().updater(map[string]any{"status": "ok"}, `{"status":"success"}`), nil, Failed, "check-updates", "update_state"},
+		{"updater whose record cannot be read", good().refusing(503, `{"error":"deployments.jsonl: permission denied","code":"record_unreadable","hint":"chmod it"}`),
+			nil, Degraded, "check-updates", "deployments.jsonl: permission denied"},
+		{"updater that was not asked yet", good().refusing(503, `{"error":"the updater has not run since this machine started","code":"no_status","hint":"x"}`),
+			nil, Passed, "check-updates", "has not run since"},
+		{"updater whose door breaks", good().refusing(500, `{"error":"boom","code":"internal"}`), nil, Failed, "check-updates", "500: boom"},
+		{"updater behind somebody else's door", good().refusing(503, `<html>`), nil, Failed, "check-updates", "503"},
+		{"updater that answers something else", good().updater(map[string]any{"status": "ok"}, `<html>`), nil, Failed, "check-updates", "update_state"},
 		{"no address", good(), func(c *Check) { c.Address = "" }, Passed, "https", "no address"},
 		{"nobody at the address", good(), func(c *Check) { c.Address = "127.0.0.1:1" }, Failed, "http", "does not answer"},
 	} {

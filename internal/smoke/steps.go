@@ -190,23 +190,45 @@ func (r *run) deploymentInfo(ctx context.Context) (string, error) {
 }
 
 // checkUpdates asks for what the updater does, which goes nowhere else: whether
-// a source is reachable does not count here.
+// a source is reachable does not count here. See noUpdates.
 func (r *run) checkUpdates(ctx context.Context) (string, error) {
 	said, err := r.planned("updater")
 	if err != nil {
 		return said, err
 	}
+	const path = "/api/enterprise/update-status"
+	status, body, err := r.local.Raw(ctx, path)
+	if err != nil {
+		return "", fmt.Errorf("ask for %s: %w", path, err)
+	}
+	if status != http.StatusOK {
+		return noUpdates(status, body)
+	}
 	var now struct {
 		Status string `json:"status"`
 		State  string `json:"update_state"`
 	}
-	if err := r.local.Get(ctx, "/api/enterprise/update-status", &now); err != nil {
-		return "", err
-	}
-	if now.Status != "success" || now.State == "" {
+	if json.Unmarshal(body, &now) != nil || now.Status != "success" || now.State == "" {
 		return "", fault.New(fault.Internal, "bad_answer", "update-status answers status %q and update_state %q", now.Status, now.State)
 	}
 	return now.State, nil
+}
+
+// noUpdates is what an answer comes to that does not tell what the updater does.
+// The door is the release's. What lies behind it, as a record that cannot be read,
+// is the machine's; and an updater that has not been asked yet is well.
+func noUpdates(status int, body []byte) (string, error) {
+	var e api.Error
+	if json.Unmarshal(body, &e) != nil || e.Code == "" {
+		return "", fault.New(fault.Internal, "bad_answer", "update-status answers status %d and no reason", status)
+	}
+	switch {
+	case status != http.StatusServiceUnavailable:
+		return "", fault.New(fault.OfStatus(status), e.Code, "update-status answers status %d: %s", status, e.Error).Try("%s", e.Hint)
+	case e.Code == "no_status":
+		return e.Error, nil
+	}
+	return "", degraded(fault.New(fault.Unavailable, e.Code, "what the updater does cannot be told: %s", e.Error).Try("%s", e.Hint))
 }
 
 func (r *run) maintenance(context.Context) (string, error) {

@@ -12,10 +12,11 @@ import (
 // End is how one run of the server ended that nobody wanted to end, as systemd
 // told it to the gate.
 type End struct {
-	Result     string // systemd's word: Watchdog, "oom-kill", "signal", "exit-code", "resources", …
-	Code       string // of its main process: "exited", "killed", "dumped"; "" where there was none
-	Status     string // its exit status, or its signal by name; "" likewise
-	Invocation string // systemd's id of the run, by which the journal has it; "" = not known
+	Result     string `json:"result"`               // systemd's word: Watchdog, "oom-kill", "signal", "exit-code", "resources", …
+	Code       string `json:"code,omitempty"`       // of its main process: "exited", "killed", "dumped"; "" where there was none
+	Status     string `json:"status,omitempty"`     // its exit status, or its signal by name; "" likewise
+	Invocation string `json:"invocation,omitempty"` // systemd's id of the run, by which the journal has it; "" = not known
+	At         int64  `json:"at,omitempty"`         // when, in seconds since 1970 by the machine's clock; 0 = not known
 }
 
 // Watchdog is the result of a server that hung.
@@ -123,14 +124,22 @@ func (s Sample) past() int {
 }
 
 // news are the ends that were not past at the look before: what systemd says
-// where the gate has none. The gate's notes do not outlive a start of the machine.
+// where the gate has none.
 func (j *Judge) news(s Sample) []End {
-	known := j.credit.Ends
-	if known > len(s.Ends) {
-		known = 0
-	}
-	if fresh := s.Ends[known:]; len(fresh) > 0 {
-		return slices.Clone(fresh)
+	if fresh := j.credit.Fresh(s.Ends); len(fresh) > 0 {
+		return fresh
 	}
 	return []End{{Result: s.Result, Status: strconv.Itoa(s.Exit)}}
+}
+
+// Fresh are those of the ends, the newest last, that no look has found to be past.
+// The gate drops its oldest notes, and has none after a start of the machine: where
+// the one that was seen last is not among them all are fresh.
+func (c Credit) Fresh(ends []End) []End {
+	for i, e := range slices.Backward(ends) {
+		if c.Seen != (End{}) && e == c.Seen {
+			return slices.Clone(ends[i+1:])
+		}
+	}
+	return slices.Clone(ends)
 }

@@ -1,6 +1,8 @@
 package trial
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +55,46 @@ func TestEnds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEndsDropped: the gate keeps so many notes and no more, of all slots: what is
+// left of them may be fewer than were seen, and what is new among them is new.
+func TestEndsDropped(t *testing.T) {
+	old := []End{{Result: "exit-code", Code: "exited", Status: "226", Invocation: "1"}, {Result: "timeout", Code: "killed", Status: "KILL", Invocation: "2", At: 100}}
+	oom, hung := End{Result: "resources", Invocation: "3", At: 200}, End{Result: Watchdog, Invocation: "4", At: 300}
+	j, s := New(Baseline{}, Rules{}, Credit{}), begin()
+	s.Ends = old
+	if v := j.Look(s); said(v) != early {
+		t.Fatalf("%q", said(v))
+	}
+	data, err := json.Marshal(j.Credit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var credit Credit
+	if err := json.Unmarshal(data, &credit); err != nil || credit.Seen != old[1] {
+		t.Fatalf("%s, %v", data, err)
+	}
+	for name, tt := range map[string]struct{ ends, fresh []End }{
+		"none is new":          {old, nil},
+		"fewer are left":       {[]End{old[1], oom}, []End{oom}},
+		"as many as were seen": {[]End{oom, hung}, []End{oom, hung}},
+		"more":                 {[]End{old[0], old[1], oom, hung}, []End{oom, hung}},
+		"all are gone":         {nil, nil},
+		"it began anew":        {[]End{oom}, []End{oom}},
+	} {
+		if got := credit.Fresh(tt.ends); !slices.Equal(got, tt.fresh) {
+			t.Errorf("%s: %v, want %v", name, got, tt.fresh)
+		}
+		again, next := New(Baseline{}, Rules{}, credit), s
+		next.At, next.Restarts, next.Ends, next.Invocation = s.At+tick, 1, tt.ends, "now"
+		if v := again.Look(next); len(tt.fresh) == 1 && said(v) != "bad unit_failed environment" {
+			t.Errorf("%s: %q", name, said(v))
+		}
+	}
+	if got := (Credit{}).Fresh([]End{{}, oom}); len(got) != 2 {
+		t.Errorf("nothing was seen, and %v is fresh", got)
 	}
 }
 

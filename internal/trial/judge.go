@@ -61,7 +61,10 @@ func (j *Judge) Look(s Sample) Verdict {
 	bad, is := j.bad(s, reset)
 	why := j.wrong(s)
 	j.time(s, why)
-	j.last, j.seen, j.credit.Ends = s, true, s.past()
+	j.last, j.seen = s, true
+	if n := s.past(); n > 0 {
+		j.credit.Seen = s.Ends[n-1]
+	}
 	switch {
 	case is:
 		j.verdict = bad

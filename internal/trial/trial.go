@@ -72,7 +72,7 @@ type Sample struct {
 	Restarts   uint32        // by systemd, since somebody last started it
 	Invocation string        // systemd's id of this start
 	Watchdog   int           // kills by the watchdog, counted on from Baseline
-	Ends       []End         // of this release's runs that nobody wanted, the newest last; until the machine is started anew they only become more
+	Ends       []End         // of this release's runs that nobody wanted, the newest last, as far as they are kept
 	Result     string        // systemd's word for how it last ended: "success", "exit-code", "oom-kill", …
 	Exit       int           // its last exit status
 	Smoke      *Smoke        // nil = none was made
@@ -221,7 +221,7 @@ type Credit struct {
 	Invocation string        `json:"invocation,omitempty"`
 	Synthetic  Counters      `json:"synthetic"`
 	Speeds     []float64     `json:"speeds,omitempty"`      // real-time factors of the newest runs on an idle engine
-	Ends       int           `json:"ends,omitempty"`        // of Sample.Ends, that say nothing of what comes
+	Seen       End           `json:"seen,omitzero"`         // the last of Sample.Ends that says nothing of what comes; zero = none does
 	Memory     int64         `json:"memory,omitempty"`      // bytes, the last that was seen
 	Peak       int64         `json:"peak,omitempty"`        // bytes, the most that was seen
 	Heavy      int           `json:"heavy,omitempty"`       // looks over the memory budget, in a row

@@ -2,6 +2,7 @@ package update
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,8 +11,8 @@ import (
 	"whisper-appliance/internal/slot"
 )
 
-// held is the lock of a transaction, which sets it aside while it waits for a
-// source: that may take hours, and meanwhile others have a look at the state, or
+// held is the lock of an update or a download, which sets it aside while it waits
+// for a source: that may take hours, and meanwhile others have a look at the state, or
 // change what is none of its business. What would change slots is refused, or
 // has it end.
 type held struct {
@@ -24,7 +25,7 @@ type held struct {
 // for one.
 func (u *Updater) lockFor(w Want) (*held, error) {
 	lock := u.lockFirst
-	if w.Tree != "" || w.Slot != "" {
+	if w.Tree != "" || w.Slot != "" || w.Bundle != "" {
 		lock = u.lockOver
 	}
 	release, err := lock(w.String())
@@ -74,32 +75,84 @@ func (t *transaction) apart(ctx context.Context) (context.Context, func()) {
 	}
 	u := *t.u
 	u.Fetch = func(ctx context.Context, o Order, progress func(done int64)) error {
-		err, lost := t.want.held.aside(ctx, cancel, func() error { return fetch(ctx, o, t.following(progress)) })
-		if lost == nil {
-			lost = t.again(ctx)
-		} else {
-			t.st.lost = true
-		}
-		if lost != nil {
-			cancel(lost) // another source would find it no better
-			return lost
-		}
-		return err
+		return t.want.held.fetch(ctx, t.st, cancel, t.again, func() error { return fetch(ctx, o, following(progress, t.follow)) })
 	}
 	t.u = &u
 	return ctx, end
 }
 
+// fetch does work, which fetches, with the lock set aside. again holds the world
+// against what it was, once the lock is held anew.
+func (h *held) fetch(ctx context.Context, st *state, end context.CancelCauseFunc, again func(context.Context) error, work func() error) error {
+	err, lost := h.aside(ctx, end, work)
+	if lost == nil {
+		lost = again(ctx)
+	} else {
+		st.lost = true
+	}
+	if lost != nil {
+		end(lost) // another source would find it no better
+		return lost
+	}
+	return err
+}
+
+// lend is the updater for a download that is no transaction: its lock is set aside
+// while the fetcher works, and what others change meanwhile is taken over into
+// st. ctx ends as well where somebody does not want to wait for that.
+func (h *held) lend(ctx context.Context, st *state) (*Updater, context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	end := func() { cancel(nil) }
+	fetch := h.u.Fetch
+	if fetch == nil {
+		return h.u, ctx, end
+	}
+	again := func(context.Context) error {
+		if err := h.refresh(st); err != nil {
+			st.lost = true
+			return overtaken("another process goes on with it").Because(err)
+		}
+		return nil
+	}
+	follow := func() { h.refresh(st) } //nolint:errcheck // the end of it finds that out
+	u := *h.u
+	u.Fetch = func(ctx context.Context, o Order, progress func(done int64)) error {
+		return h.fetch(ctx, st, cancel, again, func() error { return fetch(ctx, o, following(progress, follow)) })
+	}
+	return &u, ctx, end
+}
+
+// refresh takes over into st what others have changed, but for what a download
+// alone knows. Where another transaction has begun, or this one gone on, that is
+// an error.
+func (h *held) refresh(st *state) error {
+	is, err := h.u.load()
+	if err != nil {
+		return err
+	}
+	if is.Step != st.Step || is.Attempt.Transaction != st.Attempt.Transaction {
+		return fmt.Errorf("it was %s, and is %s", st.Step, is.Step)
+	}
+	is.Check, is.now = st.Check, st.now
+	*st = *is
+	return nil
+}
+
 // following is progress, told with what others have changed meanwhile.
-func (t *transaction) following(progress func(done int64)) func(done int64) {
+func following(progress func(done int64), follow func()) func(done int64) {
 	if progress == nil {
 		return nil
 	}
 	return func(done int64) {
-		if st, err := t.u.load(); err == nil && t.ours(st) {
-			t.adopt(st)
-		}
+		follow()
 		progress(done)
+	}
+}
+
+// follow takes over what others have changed while the transaction waits.
+func (t *transaction) follow() {
+	if st, err := t.u.load(); err == nil && t.ours(st) {
+		t.adopt(st)
 	}
 }
 

@@ -28,6 +28,12 @@ type ended struct {
 // downloads begins an update to 1.1.0, which waits for its source.
 func (w *world) downloads(want Want) *slowLine {
 	w.t.Helper()
+	return w.downloadsBy(w.t.Context(), func(ctx context.Context) (Result, error) { return w.u.Apply(ctx, want) })
+}
+
+// downloadsBy begins work that downloads 1.1.0.
+func (w *world) downloadsBy(ctx context.Context, work func(context.Context) (Result, error)) *slowLine {
+	w.t.Helper()
 	w.offers("1.1.0")
 	w.set.Sources = []string{"https://slow.example/r"}
 	l := &slowLine{asked: make(chan struct{}), give: make(chan struct{}), ended: make(chan ended, 1)}
@@ -48,7 +54,7 @@ func (w *world) downloads(want Want) *slowLine {
 		return nil
 	}
 	go func() {
-		res, err := w.u.Apply(w.t.Context(), want)
+		res, err := work(ctx)
 		l.ended <- ended{res, err}
 	}()
 	select {
@@ -131,23 +137,28 @@ func TestDownloadEnds(t *testing.T) {
 			}
 			return err
 		}, "canceled", deployment.Canceled, slot.A, 1},
-		"dpkg": {func(w *world) error { w.apply(w.deploy("1.2.0"), OnTrial); return nil }, "yielded", deployment.Aborted, slot.B, 1},
+		"dpkg": {func(w *world) error { w.apply(w.deploy("1.2.0"), OnTrial); return nil }, "yielded", deployment.Canceled, slot.B, 1},
+		"a file": {func(w *world) error {
+			w.apply(Want{Door: deployment.DoorFile, Bundle: w.bundle("1.1.0"), Trial: true}, OnTrial)
+			return nil
+		}, "yielded", deployment.Canceled, slot.B, 1},
 		"switch": {func(w *world) error {
 			tree(t, w.u.Slots.Path(slot.B), "0.9.0")
 			w.apply(Want{Door: deployment.DoorCLI, Slot: slot.B, Trial: true}, OnTrial)
 			return nil
-		}, "yielded", deployment.Aborted, slot.B, 1},
+		}, "yielded", deployment.Canceled, slot.B, 1},
 		"rollback": {func(w *world) error {
 			_, err := w.u.Rollback(t.Context(), deployment.DoorCLI)
 			if hasCode(err, "nothing_before") { // it got as far as to look
 				err = nil
 			}
 			return err
-		}, "yielded", deployment.Aborted, slot.A, 1},
+		}, "yielded", deployment.Canceled, slot.A, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			w.u.Site.Evidence = func(context.Context, string, time.Time) error { t.Error("evidence is gathered"); return nil }
 			l := w.downloads(Want{Door: deployment.DoorHTTP, Trial: true})
 			if err := tt.do(w); err != nil {
 				t.Error(err)

@@ -25,49 +25,133 @@ func (w *world) ended(ends ...trial.End) {
 }
 
 // The ways in which a server may end.
-func crashed() trial.End  { return trial.End{Result: "exit-code", Code: "exited", Status: "1"} }
-func unmade() trial.End   { return trial.End{Result: "exit-code", Code: "exited", Status: "226"} }
-func memless() trial.End  { return trial.End{Result: "oom-kill", Code: "killed", Status: "KILL"} }
-func hungUp() trial.End   { return trial.End{Result: trial.Watchdog, Code: "killed", Status: "ABRT"} }
-func starving() trial.End { return trial.End{Result: "resources"} }
+func crashed() trial.End { return trial.End{Result: "exit-code", Code: "exited", Status: "1"} }
+func unmade() trial.End  { return trial.End{Result: "exit-code", Code: "exited", Status: "226"} }
+func memless() trial.End { return trial.End{Result: "oom-kill", Code: "killed", Status: "KILL"} }
+func hungUp() trial.End  { return trial.End{Result: trial.Watchdog, Code: "killed", Status: "ABRT"} }
 
-// TestTriesExhausted: whoever cut the power, a release is refused only where it
-// is known that it failed.
+// TestTriesExhausted: whoever cut the power, it is held, and not refused.
 func TestTriesExhausted(t *testing.T) {
+	w := newWorld(t)
+	w.onTrial("1.1.0")
+	for boot := range tries {
+		w.restart(fmt.Sprintf("start %d", boot))
+		w.m.launch(server)
+		_, err := w.u.Recover(t.Context(), false)
+		must(t, err)
+	}
+	w.stands(slot.A, slot.A, slot.A)
+	st, r := w.state(), w.last(1)
+	if r.Reason != "tries_exhausted" || r.Blame != deployment.Environment || len(st.Banned) > 0 || st.Held != "1.1.0" {
+		t.Errorf("%s, %s: %s; held %q, quarantine %+v", r.Reason, r.Blame, r.Says, st.Held, st.Banned)
+	}
+}
+
+// TestEndsOfOthers: what ended in the slot before the transaction began, and what a
+// look has found nobody to answer for, is not the candidate's.
+func TestEndsOfOthers(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		ends []trial.End
-		want string
+		name  string
+		seen  bool          // a look has found the first to be past
+		ago   time.Duration // that the first was before the transaction
+		want  string
+		lines int // of evidence
 	}{
-		{"nothing is noted", nil, deployment.Environment},
-		{"its server failed", []trial.End{crashed()}, deployment.Candidate},
-		{"systemd could not run it", []trial.End{unmade(), starving()}, deployment.Environment},
+		{"a stop that took too long", true, -time.Minute, deployment.Configuration, 3},
+		{"the release before in that slot", false, time.Hour, deployment.Configuration, 3},
+		{"the candidate's own", false, -time.Minute, deployment.Candidate, 4},
+		{"its own, in the second in which it began", false, time.Second, deployment.Candidate, 4},
+		{"when is not known", false, 0, deployment.Candidate, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.onTrial("1.1.0")
-			w.ended(tt.ends...)
-			st := w.state()
-			st.Credit.Ends = 7
-			must(t, w.u.save(st))
-			for boot := range tries {
-				w.restart(fmt.Sprintf("start %d", boot))
-				w.m.launch(server)
+			w := left(t, onTrial, slot.B, slot.A, true)
+			first := trial.End{Result: "timeout", Code: "killed", Status: "KILL", Invocation: "first"}
+			if tt.ago != 0 {
+				first.At = w.state().Attempt.Started.Add(-tt.ago).Unix()
+			}
+			ends := []trial.End{first}
+			if tt.seen {
+				s := good(1) // of the run that somebody has started since
+				s.Ends = ends
+				w.watch(s)
+			}
+			for _, invocation := range []string{"2", "3", "4"} {
+				e := unmade()
+				e.Invocation, e.At = invocation, w.u.Now().Unix()
+				ends = append(ends, e)
+			}
+			w.ended(ends...)
+			must(t, w.u.Slots.Activate(slot.A)) // by the gate
+			w.m.launch(server)
+			if tt.seen { // which a look finds out, at the server that is back
+				s := good(2)
+				s.Ends = []trial.End{{Result: "watchdog", Invocation: "of slot a"}}
+				w.watch(s)
+			} else {
 				_, err := w.u.Recover(t.Context(), false)
 				must(t, err)
-				if st := w.state(); st.Step == onTrial && st.Credit.Ends != 0 {
-					t.Errorf("%d ends are known that the gate has forgotten", st.Credit.Ends)
-				}
 			}
-			w.stands(slot.A, slot.A, slot.A)
-			st, r := w.state(), w.last(1)
-			if r.Reason != "tries_exhausted" || r.Blame != tt.want {
-				t.Errorf("%s, %s: %s", r.Reason, r.Blame, r.Says)
-			}
-			if banned := len(st.Banned) == 1; banned != (tt.want == deployment.Candidate) || (st.Held == "1.1.0") == banned {
-				t.Errorf("held %q, quarantine %+v", st.Held, st.Banned)
+			if r := w.last(1); r.Reason != "gate" || r.Blame != tt.want || len(r.Evidence) != tt.lines {
+				t.Errorf("%s, %s, %q", r.Reason, r.Blame, r.Evidence)
 			}
 		})
+	}
+}
+
+// TestGateGaveGoldenUp: that the package's release failed, and the one of the package
+// before serves, is recorded once, and an alarm says so.
+func TestGateGaveGoldenUp(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		to       func(w *world) string // where slots/golden leads
+		mark     bool
+		current  string
+		recorded bool
+	}{
+		{"it has", (*world).goldenBefore, true, slot.Golden, true},
+		{"it has left no mark", (*world).goldenBefore, false, slot.Golden, false},
+		{"it was made right since", func(w *world) string { return w.u.Slots.Golden }, true, slot.Golden, false},
+		{"another serves by now", (*world).goldenBefore, true, slot.A, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := left(t, idle, tt.current, tt.current, true)
+			m := tree(t, w.u.Slots.GoldenBefore, "0.9.0")
+			link := w.u.Slots.Path(slot.Golden)
+			must(t, os.RemoveAll(link))
+			must(t, os.Symlink(tt.to(w), link))
+			w.m.launch(server)
+			mark := tt.mark
+			w.u.Site.TakenBack = func(name string) bool { return name == slot.Golden && mark }
+			w.u.Site.ForgetTaken = func(name string) error { mark = mark && name != slot.Golden; return nil }
+			w.u.Site.Ends = func(string) []trial.End { return []trial.End{crashed()} }
+			_, err := w.u.Recover(t.Context(), false)
+			must(t, err)
+			st := w.state()
+			if is := st.Alarm != nil && st.Alarm.Code == "current_mended" && st.Alarm.Hint != ""; is != tt.recorded {
+				t.Errorf("alarm %+v", st.Alarm)
+			}
+			if !tt.recorded {
+				w.last0()
+				return
+			}
+			r := w.last(1)
+			if r.Outcome != deployment.RolledBack || r.From.Digest != m.Digest() || r.To.Version != "1.0.0" || r.Reason != "gate" || len(r.Evidence) != 1 || mark {
+				t.Errorf("%+v, mark %v", r, mark)
+			}
+			w.again(t, false, 1)
+			mark = true // it could not be removed
+			w.again(t, false, 1)
+		})
+	}
+}
+
+func (w *world) goldenBefore() string { return w.u.Slots.GoldenBefore }
+
+// last0 fails the test where anything is recorded.
+func (w *world) last0() {
+	w.t.Helper()
+	if all, err := deployment.Records(w.u.Dir, 0); err != nil || len(all) > 0 {
+		w.t.Errorf("%+v, %v", all, err)
 	}
 }
 
@@ -91,7 +175,7 @@ func TestGateKnowsWhy(t *testing.T) {
 			t.Run(tt.name+", "+string(s), func(t *testing.T) {
 				w := left(t, s, slot.A, slot.A, true)
 				w.ended(tt.ends...)
-				w.u.Site.TakenBack = func(string, time.Time) bool { return true }
+				w.u.Site.TakenBack = func(string) bool { return true }
 				_, err := w.u.Recover(t.Context(), false)
 				must(t, err)
 				w.stands(slot.A, slot.A, slot.A)

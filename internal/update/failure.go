@@ -58,7 +58,7 @@ func blame(err error) (who, reason string) {
 		return deployment.Environment, "timeout"
 	case !errors.As(err, &f):
 		return deployment.Environment, "internal"
-	case f.Kind == fault.Canceled:
+	case f.Kind == fault.Canceled, f.Code == errYielded.Code:
 		return deployment.Operator, f.Code
 	case slices.Contains(damage(), f.Code):
 		return deployment.Candidate, f.Code
@@ -93,8 +93,9 @@ func (t *transaction) blame(err error) (who, reason string) {
 // come back with what became of it.
 func (t *transaction) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.Join(errCanceled, err)
+		err = errors.Join(orderOf(ctx), err)
 	}
+	t.waitAgain(ctx, err)
 	if t.staged != nil {
 		t.staged.Discard()
 	}
@@ -116,6 +117,7 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	case r.Blame == deployment.Operator:
 		outcome = deployment.Canceled
 	}
+	t.hinder()
 	if hasCode(err, slot.SystemdAway) {
 		return t.waits(ctx, err)
 	}
@@ -128,6 +130,44 @@ func (t *transaction) failed(ctx context.Context, err error) error {
 	}
 	t.st.tellUnwell(err, t.u.Now())
 	return errors.Join(err, t.u.finish(t.st, outcome))
+}
+
+// orderOf is the order by which ctx was ended, to cancel where nobody gave one.
+func orderOf(ctx context.Context) error {
+	if err := context.Cause(ctx); errors.As(err, new(*fault.Error)) {
+		return err
+	}
+	return errCanceled
+}
+
+// waitAgain gives what has waited its place again where it was ended for another's
+// sake, or with its process: it was not tried.
+func (t *transaction) waitAgain(ctx context.Context, err error) {
+	ended := hasCode(err, errYielded.Code) || errors.Is(context.Cause(ctx), context.Canceled)
+	if ended && t.swapped == 0 && t.st.Queued == nil {
+		t.st.Queued = t.waited
+	}
+}
+
+// mostHindered is how often in a row a release is started that something else
+// keeps from serving.
+const mostHindered = 3
+
+// hinder holds a release that was started and could not be tried, as a trial does
+// that ends so: else the timer would take it into the same trouble at every look.
+// Where the server was restarted for it once is enough.
+func (t *transaction) hinder() {
+	r, st := &t.st.Attempt, t.st
+	started := slices.Contains([]deployment.Phase{deployment.Overlap, deployment.Switch, deployment.TakeOver}, r.At)
+	if !started || r.Blame == deployment.Candidate || r.Kind == kindRollback || r.Kind == kindSwitch || r.Door == deployment.DoorDpkg {
+		return // no timer asks for these again, and a rollback or another try must find them
+	}
+	if st.Hindered.Digest != r.To.Digest {
+		st.Hindered = hindered{Digest: r.To.Digest}
+	}
+	if st.Hindered.Times++; st.Hindered.Times >= mostHindered || t.swapped != 0 {
+		st.Held, st.Hold, st.Hindered = r.To.Version, hold{At: t.u.Now()}, hindered{}
+	}
 }
 
 // tellUnwell raises the alarm about a way back that is none to be glad of.

@@ -22,6 +22,18 @@ func (w *world) becomes(unit, current string, is slot.State) {
 	}
 }
 
+// stopsAll has somebody stop the server, and the candidate in slot b with it, once
+// that one was started.
+func (w *world) stopsAll() {
+	w.m.after = func(verb, changed string) {
+		if verb != "stop" && changed == "next-b" {
+			for _, unit := range []string{"next-b", server} {
+				w.m.Units[unit] = slot.State{Active: "inactive", Result: "success", Invocation: w.m.Units[unit].Invocation}
+			}
+		}
+	}
+}
+
 // TestNoFaultOfTheReleases: what a release cannot help does not ban it, is told by
 // its own reason, and what was there before serves.
 func TestNoFaultOfTheReleases(t *testing.T) {
@@ -46,8 +58,8 @@ func TestNoFaultOfTheReleases(t *testing.T) {
 			slot.UnitHindered, deployment.Aborted, deployment.Overlap, deployment.Environment, slot.UnitHindered, slot.A},
 		{"killed for memory in its place", func(w *world) { w.becomes(server, slot.B, killed) },
 			slot.RolledBack, deployment.RolledBack, deployment.TakeOver, deployment.Environment, slot.UnitHindered, slot.A},
-		{"stopped beside the server", func(w *world) { w.becomes("next-b", slot.A, stopped) },
-			slot.Stopped, deployment.Canceled, deployment.Overlap, deployment.Operator, slot.Stopped, slot.A},
+		{"stopped beside the server", func(w *world) { w.stopsAll() },
+			slot.Stopped, deployment.Canceled, deployment.Overlap, deployment.Operator, slot.Stopped, "inactive"},
 		{"stopped in its place", func(w *world) { w.becomes(server, slot.B, stopped) },
 			slot.Stopped, deployment.Canceled, deployment.TakeOver, deployment.Operator, slot.Stopped, "inactive"},
 		{"its unit was changed", func(w *world) { w.shipped(func(string) error { return edited }) },
@@ -217,17 +229,20 @@ func TestTrialOfAStoppedServer(t *testing.T) {
 // TestRecoveryThatIsHindered goes back, and bans nothing: it would not come any
 // further the next time either.
 func TestRecoveryThatIsHindered(t *testing.T) {
-	for name, is := range map[string]slot.State{
-		deployment.Environment: {Active: "failed", Result: "oom-kill"},
-		deployment.Operator:    {Active: "inactive", Result: "success"},
+	for name, tt := range map[string]struct {
+		spoil func(w *world)
+		runs  string
+	}{
+		deployment.Environment: {func(w *world) { w.becomes("next-b", slot.B, slot.State{Active: "failed", Result: "oom-kill"}) }, slot.A},
+		deployment.Operator:    {(*world).stopsAll, "inactive"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := left(t, armed, slot.A, slot.A, true)
 			point(t, w.u.Slots.Current, slot.B) // and the server still runs what is in a
-			w.becomes("next-b", slot.B, is)
+			tt.spoil(w)
 			_, err := w.u.Recover(t.Context(), false)
 			must(t, err)
-			w.stands(slot.A, slot.A, slot.A)
+			w.stands(slot.A, slot.A, tt.runs)
 			w.idles()
 			if r, st := w.last(1), w.state(); r.Outcome != deployment.RolledBack || r.Blame != name || len(st.Banned) > 0 || st.Held != "1.1.0" {
 				t.Errorf("%s, %s, held %q, quarantine %+v", r.Outcome, r.Blame, st.Held, st.Banned)

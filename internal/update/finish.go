@@ -32,6 +32,7 @@ func (u *Updater) commit(st *state, outcome string) error {
 	if st.Held == to.Version {
 		st.Held, st.Hold = "", hold{}
 	}
+	st.Hindered = hindered{}
 	st.noteBefore()
 	if back {
 		st.Held, st.Before = st.Attempt.From.Version, ""
@@ -190,12 +191,37 @@ func (u *Updater) cleanOffers(st *state, version string) error {
 // cleanGolden removes the release of the package before, once the package's own
 // has proved itself.
 func (u *Updater) cleanGolden(last deployment.Record) error {
-	before := u.Slots.GoldenBefore
-	if before == "" || last.Outcome != deployment.Committed {
+	if last.Outcome != deployment.Committed {
 		return nil
 	}
 	if m, err := slot.Read(u.Slots.Golden); err != nil || m.Digest() != last.To.Digest {
 		return nil //nolint:nilerr // then it has proved nothing
+	}
+	return u.dropGoldenBefore()
+}
+
+// cleanLeft is cleanGolden for a package whose release is not to serve, and so
+// never proves itself: what serves is whole and committed, and golden the way back
+// from it. The lock must be held. That nothing could be removed stops nobody.
+func (u *Updater) cleanLeft() {
+	serving, committed := u.links()
+	if serving != committed || serving == slot.Golden {
+		return
+	}
+	if _, err := slot.Read(u.Slots.Golden); err != nil {
+		return // then the one before may be all that can serve
+	}
+	if err := u.dropGoldenBefore(); err != nil {
+		u.Log.Warn("the release of the package before stays", "error", err)
+	}
+}
+
+// dropGoldenBefore removes the release of the package before, unless it serves or
+// is a way back.
+func (u *Updater) dropGoldenBefore() error {
+	before := u.Slots.GoldenBefore
+	if before == "" {
+		return nil
 	}
 	if serving, committed := u.links(); serving != slot.Golden && committed != slot.Golden {
 		if err := u.Slots.Prepare(); err != nil { // an upgrade may have kept the one before where it served
@@ -234,7 +260,7 @@ func (u *Updater) cameBack(st *state) error {
 // sweep removes what writes that were killed have left of their temporary files.
 // The lock must be held.
 func (u *Updater) sweep() {
-	patterns := []string{filepath.Join(u.artefacts(), ".*")}
+	patterns := []string{filepath.Join(u.artefacts(), ".*"), filepath.Join(u.Run, "."+yieldPrefix+"*"), filepath.Join(u.Run, "."+haltPrefix+"*")}
 	if u.Trust.Dir != "" {
 		patterns = append(patterns, filepath.Join(u.Trust.Dir, ".*"))
 	}

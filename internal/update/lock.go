@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"whisper-appliance/internal/fault"
@@ -13,7 +14,8 @@ import (
 )
 
 // Files in the run directory are orders to whoever holds the lock. Whoever obeys
-// one removes it.
+// one removes it. Those who give one of the last two wait for what it does, and
+// hold a lock on it: it ends with them.
 const (
 	cancelFile  = "cancel" // stop, whatever it is that you do
 	yieldPrefix = "yield-" // stop if you only look or download; each who asks has a file
@@ -120,13 +122,12 @@ func (u *Updater) insist(what, order string, limit time.Duration, try func(strin
 	if !hasCode(err, "slots_busy") {
 		return release, err
 	}
-	file, oerr := os.CreateTemp(u.Run, order+"*")
+	file, takeBack, oerr := u.give(order)
 	if oerr != nil {
 		return u.wait(what, try) // nobody can be asked
 	}
-	file.Close()
-	defer os.Remove(file.Name()) //nolint:errcheck // mostly it was obeyed
-	heard := func() bool { _, err := os.Lstat(file.Name()); return err != nil }
+	defer takeBack()
+	heard := func() bool { _, err := os.Lstat(file); return err != nil }
 	for begun := u.Clock(); ; time.Sleep(lockEvery) {
 		release, err = try(what)
 		waited := u.Clock() - begun
@@ -135,6 +136,10 @@ func (u *Updater) insist(what, order string, limit time.Duration, try func(strin
 		}
 	}
 }
+
+// Yielded is why an update, a look or a download ends that waits for a source,
+// where something comes that needs none.
+func Yielded() error { return errYielded }
 
 // cancellable is ctx, ended as well when somebody asks for it in the run
 // directory.
@@ -189,14 +194,53 @@ func (u *Updater) obey(ctx context.Context, orders map[string]error, end context
 	}
 }
 
-// takeOrder removes the orders of a pattern and tells whether there were any.
+// give leaves an order in a file that is locked for as long as its giver lives. It
+// is so before anybody can find it.
+func (u *Updater) give(order string) (path string, takeBack func(), err error) {
+	f, err := os.CreateTemp(u.Run, "."+order+"*")
+	if err != nil {
+		return "", nil, err
+	}
+	f.Close()
+	unlock, err := slot.Lock(f.Name(), "an order")
+	if err == nil {
+		path = filepath.Join(u.Run, strings.TrimPrefix(filepath.Base(f.Name()), "."))
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name()) //nolint:errcheck // sweep meets it again
+		return "", nil, err
+	}
+	return path, func() {
+		os.Remove(path) //nolint:errcheck // mostly it was obeyed
+		unlock()
+	}, nil
+}
+
+// abandoned tells of an order whose giver was killed: it would be obeyed by
+// somebody who is in nobody's way.
+func abandoned(path string) bool {
+	if filepath.Base(path) == cancelFile {
+		return false // whoever gives it need not wait for what it does
+	}
+	unlock, err := slot.Lock(path, "a glance")
+	if err != nil {
+		return false
+	}
+	unlock()
+	return true
+}
+
+// takeOrder removes the orders of a pattern and tells whether there were any of
+// somebody who lives.
 func (u *Updater) takeOrder(pattern string) (taken bool) {
 	list, err := filepath.Glob(filepath.Join(u.Run, pattern))
 	if err != nil {
 		return false // no pattern here is bad
 	}
 	for _, path := range list {
-		taken = os.Remove(path) == nil || taken
+		dead := abandoned(path)
+		taken = os.Remove(path) == nil && !dead || taken
 	}
 	return taken
 }

@@ -27,6 +27,9 @@ func TestPackageAgain(t *testing.T) {
 	damaged := func(w *world) {
 		must(t, os.WriteFile(filepath.Join(w.u.Slots.Path(slot.B), "VERSION"), []byte("x\n"), 0o644))
 	}
+	crashes := func(w *world) {
+		w.m.Units[server] = slot.State{Active: "activating", Result: "exit-code", Exit: 1, Invocation: "again"}
+	}
 	for _, tt := range []struct {
 		name, version, was string
 		before             func(w *world) // after version 1.1.0 was committed in slot b
@@ -42,12 +45,32 @@ func TestPackageAgain(t *testing.T) {
 			must(t, os.Remove(w.u.Slots.Stable))
 			w.m.Units = map[string]slot.State{}
 		}, outcome: deployment.Committed, serves: "1.0.0"},
+		{name: "the same, and what serves crashes", version: "1.0.0", was: "1.0.0", before: crashes, outcome: OnTrial, serves: "1.0.0"},
+		{name: "the same, and nobody has asked yet", version: "1.0.0", was: "1.0.0", before: func(w *world) {
+			w.m.Units[server] = slot.State{Active: "inactive", Result: "success"}
+		}, outcome: Already, serves: "1.1.0", left: "as it was"},
+		{name: "newer, and what serves crashes", version: "1.0.5", was: "1.0.0", before: crashes, outcome: OnTrial, serves: "1.0.5"},
 		{name: "the same, which could not serve before", version: "1.2.0", was: "1.2.0", before: func(w *world) {
 			w.m.Sick = []string{"1.2.0"}
 			if _, err := w.u.Apply(t.Context(), Want{Door: deployment.DoorDpkg, Tree: w.u.Slots.Golden, Was: "1.0.0", Trial: true}); err == nil || w.state().Alarm == nil {
 				t.Errorf("%v, alarm %+v", err, w.state().Alarm)
 			}
 			w.m.Sick = nil
+		}, outcome: OnTrial, serves: "1.2.0"},
+		{name: "the same, and what serves is older", version: "1.2.0", was: "1.2.0", outcome: OnTrial, serves: "1.2.0"},
+		{name: "the same, which somebody went back from", version: "1.2.0", was: "1.2.0", before: func(w *world) {
+			w.keeps(func(st *state) { st.Held = "1.2.0" })
+		}, outcome: Already, serves: "1.1.0", left: "as it was"},
+		{name: "the same, and what serves is pinned", version: "1.2.0", was: "1.2.0", before: func(w *world) {
+			w.keeps(func(st *state) { st.Pinned = "1.1.0" })
+		}, outcome: Already, serves: "1.1.0", left: "as it was"},
+		{name: "the same, held, and something is wrong", version: "1.2.0", was: "1.2.0", before: func(w *world) {
+			w.keeps(func(st *state) {
+				st.Held, st.Alarm = "1.2.0", &deployment.Problem{Code: "current_mended", Message: "x"}
+			})
+		}, outcome: OnTrial, serves: "1.2.0"},
+		{name: "the same, which a trial ended badly for", version: "1.2.0", was: "1.2.0", before: func(w *world) {
+			w.keeps(func(st *state) { st.Alarm = &deployment.Problem{Code: slot.Unwell, Message: "x"} })
 		}, outcome: OnTrial, serves: "1.2.0"},
 		{name: "newer, and older than what serves", version: "1.0.5", was: "1.0.0", outcome: Already, serves: "1.1.0", left: "newer than the package's 1.0.5"},
 		{name: "newer, and what serves is damaged", version: "1.0.5", was: "1.0.0", before: damaged, outcome: OnTrial, serves: "1.0.5"},
@@ -77,6 +100,33 @@ func TestPackageAgain(t *testing.T) {
 				t.Errorf("records %+v, %v, floor %s", now, err, w.state().Floor)
 			}
 		})
+	}
+}
+
+// keeps changes the state.
+func (w *world) keeps(alter func(st *state)) {
+	w.t.Helper()
+	st := w.state()
+	alter(st)
+	must(w.t, w.u.save(st))
+}
+
+// TestReinstallMends: the slot of the package's own release rots, what served before
+// serves in its place, and the alarm says what to do: it helps.
+func TestReinstallMends(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.configured("2.0.0", "1.0.0"), OnTrial)
+	w.proves()
+	must(t, os.RemoveAll(filepath.Join(w.u.Slots.Path(slot.B), slot.ManifestName)))
+	_, err := w.u.Recover(t.Context(), true)
+	must(t, err)
+	if serving, _ := w.u.links(); serving != slot.A || w.state().Alarm == nil || !strings.Contains(w.state().Alarm.Hint, "apt reinstall") {
+		t.Fatalf("slot %s serves, alarm %+v", serving, w.state().Alarm)
+	}
+	w.apply(w.configured("2.0.0", "2.0.0"), OnTrial)
+	w.proves()
+	if serving, _ := w.u.links(); w.u.release(serving).Version != "2.0.0" || w.state().Alarm != nil {
+		t.Errorf("%s serves, alarm %+v", w.u.release(serving).Version, w.state().Alarm)
 	}
 }
 
@@ -133,6 +183,11 @@ func TestForgetSlots(t *testing.T) {
 	w.apply(w.deploy("1.5.0"), Queued)
 	before := w.state()
 	must(t, w.u.ForgetSlots(t.Context()))
+	records, err := deployment.Records(w.u.Dir, 1)
+	must(t, err)
+	if r := records[0]; r.To.Version != "1.4.0" || r.Outcome != deployment.Canceled || r.Blame != deployment.Operator || r.At != deployment.OnTrial || r.Says == "" {
+		t.Errorf("the trial ended as %+v", r)
+	}
 	for _, file := range []string{stateFile, stateBefore} {
 		st, err := readState(filepath.Join(w.u.Dir, file))
 		must(t, err)
@@ -152,5 +207,62 @@ func TestForgetSlots(t *testing.T) {
 	w.apply(w.configured("1.4.0", "1.4.0"), deployment.Committed)
 	if st := w.state(); st.Pinned != "1.2.0" || len(st.Banned) != 1 || st.Held != before.Held {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestForgetSlotsWhile: wherever an update stands when the package is removed, the
+// record has its end, once, and no slot is looked at.
+func TestForgetSlotsWhile(t *testing.T) {
+	for _, tt := range []struct {
+		step            step
+		current, stable string
+		outcome         string
+		at              deployment.Phase
+		blame           string
+	}{
+		{idle, slot.A, slot.A, "", "", ""},
+		{preparing, slot.A, slot.A, deployment.Canceled, deployment.Plan, deployment.Operator},
+		{armed, slot.B, slot.A, deployment.Canceled, deployment.TakeOver, deployment.Operator},
+		{onTrial, slot.B, slot.A, deployment.Canceled, deployment.OnTrial, deployment.Operator},
+		{onTrial, missing, missing, deployment.Canceled, deployment.OnTrial, deployment.Operator},
+		{onTrial, slot.B, slot.B, deployment.Committed, "", ""},
+		{rollingBack, slot.B, slot.A, deployment.RolledBack, deployment.OnTrial, deployment.Candidate},
+	} {
+		t.Run(string(tt.step)+" "+tt.current+tt.stable, func(t *testing.T) {
+			w := left(t, tt.step, tt.current, tt.stable, true)
+			for _, name := range []string{slot.A, slot.B} {
+				must(t, os.Remove(filepath.Join(w.u.Slots.Path(name), slot.ServerPath)))
+			}
+			must(t, w.u.ForgetSlots(t.Context()))
+			must(t, w.u.ForgetSlots(t.Context()))
+			w.idles()
+			if current, stable := w.u.links(); tt.current != missing && (current != tt.current || stable != tt.stable) {
+				t.Errorf("the links were moved to %s and %s", current, stable)
+			}
+			if w.state().Alarm != nil {
+				t.Errorf("alarm %+v", w.state().Alarm)
+			}
+			if tt.outcome == "" {
+				return
+			}
+			if r := w.last(1); r.Outcome != tt.outcome || r.At != tt.at || r.Blame != tt.blame {
+				t.Errorf("%s at %q, %s", r.Outcome, r.At, r.Blame)
+			}
+		})
+	}
+}
+
+// TestForgetSlotsHold: that a package was removed in a trial is no decision against
+// the release, as a rollback by hand is.
+func TestForgetSlotsHold(t *testing.T) {
+	for door, held := range map[deployment.Door]string{deployment.DoorDpkg: "", deployment.DoorCLI: "1.1.0"} {
+		w := newWorld(t)
+		w.onTrial("1.1.0")
+		_, err := w.u.Cancel(t.Context(), door)
+		must(t, err)
+		must(t, w.u.ForgetSlots(t.Context()))
+		if st := w.state(); st.Held != held || (st.Hold == hold{}) != (held == "") {
+			t.Errorf("by %s: %q is held, %+v", door, st.Held, st.Hold)
+		}
 	}
 }

@@ -99,7 +99,7 @@ func (u *Updater) Pin(version string) (string, error) {
 // among them.
 func (u *Updater) Unpin() error {
 	return u.change("an unpin", func(st *state) error {
-		st.Pinned, st.Held, st.Hold = "", "", hold{}
+		st.Pinned, st.Held, st.Hold, st.Hindered = "", "", hold{}, hindered{}
 		return nil
 	})
 }

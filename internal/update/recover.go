@@ -63,6 +63,9 @@ func (u *Updater) settle(ctx context.Context, boot bool) (*state, error) {
 	if err == nil && st.Step == idle {
 		err = u.settleIdle(ctx, st, boot)
 	}
+	if serving, _ := u.links(); err == nil && serving == slot.Golden {
+		u.stay(ctx, serving, boot) // a run may have been cut off after it had given golden another tree
+	}
 	if err == nil && st.Alarm != alarm {
 		err = u.save(st)
 	}
@@ -89,7 +92,7 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 	switch {
 	case serving == to && committed == to:
 		return u.commit(st, deployment.Committed) // the commit was cut
-	case serving != to && u.Site.TakenBack != nil && u.Site.TakenBack(to, st.Attempt.Started):
+	case serving != to && u.Site.TakenBack != nil && u.Site.TakenBack(to):
 		return u.tookBack(st, u.whoMoved(st, false), deployment.TakeOver)
 	case serving != to:
 		u.stay(ctx, serving, boot)
@@ -106,7 +109,7 @@ func (u *Updater) settleArmed(ctx context.Context, st *state, boot bool) error {
 	}
 	st.Step = onTrial
 	if st.BootID != u.BootID {
-		st.BootID, st.Credit.Ends = u.BootID, 0
+		st.BootID = u.BootID
 		st.TriesLeft--
 	}
 	return u.save(st)
@@ -151,7 +154,7 @@ func (u *Updater) retire(ctx context.Context, boot bool) {
 // follow has the server run the slot that the link names.
 func (u *Updater) follow(ctx context.Context, st *state, name string) error {
 	sw := u.Site.Switch(func(step, text string) { u.Log.Info("recovery", "step", step, "what", text) })
-	if st != nil {
+	if sw.WayOut = true; st != nil { // the link is where it is: to refuse its server would mend nothing
 		sw.Refused = st.refusal
 	}
 	_, err := sw.To(ctx, name)
@@ -172,6 +175,8 @@ func (u *Updater) afterFailedSwitch(ctx context.Context, st *state, err error) e
 	case hasCode(err, slot.NotServing):
 		outcome = deployment.Failed
 		st.raise(deployment.ProblemOf(err, u.Now()))
+	case ctx.Err() != nil && who != deployment.Candidate:
+		return err // the caller's time was over, which says nothing of the release: the next run goes on
 	case who == deployment.Candidate, rotten, // the link still names it
 		slices.Contains([]string{slot.UnitHindered, slot.UnitEdited, slot.TooSlow, slot.Stopped}, reason): // or did until just now
 		return u.beginRollback(ctx, st, verdict{reason: reason, blame: who, says: err.Error()}, false)
@@ -203,23 +208,13 @@ func (u *Updater) settleTrial(ctx context.Context, st *state, boot, moved bool) 
 	case st.BootID == u.BootID:
 		return nil
 	}
-	st.BootID, st.Credit.Ends = u.BootID, 0 // the gate's notes begin anew
+	st.BootID = u.BootID
 	if st.TriesLeft--; st.TriesLeft > 0 {
 		return u.save(st)
 	}
-	return u.beginRollback(ctx, st, u.exhausted(st), boot)
-}
-
-// exhausted is why a trial ends in which the machine was started too often. That
-// may have been anybody's doing, but where it is known that the candidate failed,
-// too.
-func (u *Updater) exhausted(st *state) verdict {
-	v := verdict{reason: "tries_exhausted", blame: deployment.Environment, says: fmt.Sprintf("the machine was started %d times during the trial", tries)}
-	if said, known := u.ended(st); known && said.Blame == deployment.Candidate {
-		v.blame, v.evidence = said.Blame, said.Evidence
-		v.says += ", and its server failed: " + said.Says
-	}
-	return v
+	// That may have been anybody's doing, and the gate's notes went with the power.
+	return u.beginRollback(ctx, st, verdict{reason: "tries_exhausted", blame: deployment.Environment,
+		says: fmt.Sprintf("the machine was started %d times during the trial", tries)}, boot)
 }
 
 // whoMoved says why a release on trial serves no more though its trial has not
@@ -228,7 +223,7 @@ func (u *Updater) whoMoved(st *state, moved bool) verdict {
 	switch {
 	case moved:
 		return verdict{reason: "slot_damaged", blame: deployment.Environment, says: "its slot was damaged on the disk"}
-	case u.Site.TakenBack != nil && !u.Site.TakenBack(st.Attempt.To.Slot, st.Attempt.Started):
+	case u.Site.TakenBack != nil && !u.Site.TakenBack(st.Attempt.To.Slot):
 		return verdict{reason: "link_moved", blame: deployment.Environment, says: "`current` was moved back, and not by the gate: by hand, or on a way back that was cut off before it was written down"}
 	}
 	v := verdict{reason: "gate", blame: deployment.Candidate, says: "its server failed three times in a row, and the gate took it back"}
@@ -243,6 +238,9 @@ func (u *Updater) whoMoved(st *state, moved bool) verdict {
 func (u *Updater) settleIdle(ctx context.Context, st *state, boot bool) error {
 	u.retire(ctx, boot)
 	serving, committed := u.links()
+	if err := u.goldenGivenUp(st, serving); err != nil {
+		return err
+	}
 	if serving == "" || serving == committed {
 		return u.Slots.Sweep()
 	}
@@ -251,10 +249,50 @@ func (u *Updater) settleIdle(ctx context.Context, st *state, boot bool) error {
 	}
 	// A trial whose state was lost, or a link that somebody moved by hand: it
 	// serves, and is looked at as any trial is.
+	if err := u.forgetTaken(serving); err != nil {
+		return err
+	}
 	st.Step, st.Proof, st.TriesLeft, st.BootID = onTrial, true, tries, u.BootID
 	st.Attempt = deployment.Record{Transaction: u.newID(), Door: deployment.DoorBoot, Kind: kindSwitch,
 		From: u.release(committed), To: u.release(serving), Started: u.Now()}
 	return u.save(st)
+}
+
+// goldenGivenUp tells of the package's release that failed where nothing else could
+// serve: the gate has put the one of the package before in its place. It is
+// recorded once, and the mark goes.
+func (u *Updater) goldenGivenUp(st *state, serving string) error {
+	link, err := os.Readlink(u.Slots.Path(slot.Golden))
+	if err != nil || serving != slot.Golden || link != u.Slots.GoldenBefore || u.Site.TakenBack == nil || !u.Site.TakenBack(slot.Golden) {
+		return nil //nolint:nilerr // then it is not so
+	}
+	r := deployment.Record{Transaction: u.newID(), Door: deployment.DoorBoot, Kind: kindRollback, From: u.release(slot.Golden), To: deployment.Release{Slot: slot.Golden},
+		Started: u.Now(), Ended: u.Now(), At: deployment.Rollback, Outcome: deployment.RolledBack, Reason: "gate", Blame: deployment.Candidate,
+		Says: "the package's release failed three times in a row, and the gate put the one of the package before in its place"}
+	if m, err := slot.Read(u.Slots.Golden); err == nil {
+		r.To = describe(m, slot.Golden)
+	}
+	if u.Site.Ends != nil {
+		for _, e := range u.Site.Ends(slot.Golden) {
+			r.Evidence = append(r.Evidence, e.String())
+		}
+	}
+	bound(&r)
+	st.raise(&deployment.Problem{Code: "current_mended", At: u.Now(),
+		Message: "the package's release failed three times in a row: that of the package before serves in its place",
+		Hint:    "`whisper-appliance update history` says how it failed; a newer package, or another release, makes it right"})
+	if last := st.Last; last == nil || last.Reason != r.Reason || last.From != r.From || last.To != r.To {
+		st.Unrecorded = &r
+	}
+	if err := u.save(st); err != nil {
+		return err
+	}
+	if u.Site.ForgetTaken != nil {
+		if err := u.Site.ForgetTaken(slot.Golden); err != nil {
+			u.Log.Warn("the gate's mark stays", "error", err)
+		}
+	}
+	return u.record(st)
 }
 
 // mendLinks gives `current` a whole release to name where it has none, and
@@ -276,7 +314,7 @@ func (u *Updater) mendLinks(ctx context.Context, st *state, boot bool) (moved bo
 	}
 	running := !boot && u.systemd()
 	if u.refusedGolden(ctx, st, serving) {
-		return false, u.goldenBefore(ctx, st, boot)
+		return false, u.goldenBefore(st)
 	}
 	why := u.whole(ctx, serving, running)
 	if why == nil {
@@ -305,20 +343,20 @@ func (u *Updater) refusedGolden(ctx context.Context, st *state, serving string) 
 	return err == nil && len(diffs) == 0 && m.Fits() == nil && st.refusal(m) == nil
 }
 
-// goldenBefore has the slot golden be the release of the package before, and a
-// server that runs follow it.
-func (u *Updater) goldenBefore(ctx context.Context, st *state, boot bool) error {
-	before := *u.Slots
-	before.Golden = before.GoldenBefore
-	if err := before.Prepare(); err != nil {
-		return err
-	}
+// goldenBefore has the slot golden be the release of the package before; settle
+// sees that a server follows it. The alarm comes first: once the link has moved
+// nobody could tell any more that there was a reason.
+func (u *Updater) goldenBefore(st *state) error {
 	u.Log.Warn("the package's release is quarantined: the one of the package before serves in its place")
 	st.raise(&deployment.Problem{Code: "current_mended", At: u.Now(),
 		Message: "the package's release, which was to serve, is quarantined: that of the package before serves in its place",
 		Hint:    "`whisper-appliance update quarantine list` says why; a newer package, or another release, makes it right"})
-	u.stay(ctx, slot.Golden, boot)
-	return nil
+	if err := u.save(st); err != nil {
+		u.Log.Error("the alarm is not written down", "error", err)
+	}
+	before := *u.Slots
+	before.Golden = before.GoldenBefore
+	return before.Prepare()
 }
 
 // mendStable gives a trial its way back again: on a full disk the gate makes

@@ -28,7 +28,7 @@ func (u *Updater) blameTrial(st *state, v verdict) {
 	if v.blame == deployment.Candidate {
 		st.ban(deployment.Quarantine{Version: r.To.Version, Digest: r.To.Digest, Artefact: st.Artefact, Reason: v.reason, Says: clip(v.says), At: u.Now()})
 	}
-	if v.blame != deployment.Candidate {
+	if v.blame != deployment.Candidate && v.door != deployment.DoorDpkg { // dpkg removes what serves, and decides nothing
 		st.Held, st.Hold = r.To.Version, hold{v.door, u.Now()} // or the timer would install it again, into the same trouble
 	}
 }

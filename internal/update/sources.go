@@ -173,7 +173,7 @@ func (u *Updater) against(st *state, set Settings, o trust.Offer) error {
 		return err
 	}
 	if st.Held == o.Version {
-		return fault.New(fault.Conflict, "held", "version %s was left by a rollback", o.Version).
+		return fault.New(fault.Conflict, "held", "version %s was taken back, or kept from serving", o.Version).
 			Try("`whisper-appliance update apply %s` installs it all the same; `update unpin` lets it come by itself", o.Version)
 	}
 	place := set.Rollout
@@ -324,18 +324,21 @@ func remains(dir string) error {
 // Download brings a release and verifies it, so that it can be installed
 // without a source. version "" is the newest.
 func (u *Updater) Download(ctx context.Context, version string) (*deployment.Offer, error) {
-	unlock, err := u.lock("a download")
-	if err != nil {
+	held := &held{u: u, what: "a download"}
+	var err error
+	if held.release, err = u.lock(held.what); err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer held.drop()
 	st, err := u.load()
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := u.yielding(ctx)
 	defer stop()
-	offer, err := u.download(ctx, st, version)
+	lent, ctx, end := held.lend(ctx, st)
+	defer end()
+	offer, err := lent.download(ctx, st, version)
 	if st.now = nil; err != nil && st.Check.Error == nil { // who asked over D-Bus sees no other word of it
 		st.Check.Error = deployment.ProblemOf(err, u.Now())
 	}

@@ -51,15 +51,20 @@ type state struct {
 	Credit    trial.Credit      `json:"credit,omitzero"`
 
 	// Of the updater.
-	Floor  string              `json:"floor,omitempty"`
-	Before string              `json:"before,omitempty"` // digest of what served before what is committed
-	Pinned string              `json:"pinned,omitempty"`
-	Held   string              `json:"held,omitempty"` // one version: what is newer may come
-	Hold   hold                `json:"hold,omitzero"`  // of Held
-	Queued *queued             `json:"queued,omitempty"`
-	Check  checked             `json:"checked,omitzero"`
-	Alarm  *deployment.Problem `json:"alarm,omitempty"`
-	Last   *deployment.Record  `json:"last,omitempty"`
+	Floor  string  `json:"floor,omitempty"`
+	Before string  `json:"before,omitempty"` // digest of what served before what is committed
+	Pinned string  `json:"pinned,omitempty"`
+	Held   string  `json:"held,omitempty"` // one version: what is newer may come
+	Hold   hold    `json:"hold,omitzero"`  // of Held
+	Queued *queued `json:"queued,omitempty"`
+
+	// Hindered is the release that was started last and could not be tried; no
+	// digest = none.
+	Hindered hindered `json:"hindered,omitzero"`
+
+	Check checked             `json:"checked,omitzero"`
+	Alarm *deployment.Problem `json:"alarm,omitempty"`
+	Last  *deployment.Record  `json:"last,omitempty"`
 
 	// Unrecorded is the end of a transaction that the record may not have yet.
 	Unrecorded *deployment.Record      `json:"unrecorded,omitempty"`
@@ -74,6 +79,12 @@ type state struct {
 type hold struct {
 	Door deployment.Door `json:"door,omitempty"` // where a rollback was asked for; "" where a trial ended so by itself
 	At   time.Time       `json:"at,omitzero"`
+}
+
+// hindered is a release that something else than itself keeps from serving.
+type hindered struct {
+	Digest string `json:"digest"`
+	Times  int    `json:"times"` // in a row
 }
 
 // queued is a release that waits behind a trial.

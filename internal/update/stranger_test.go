@@ -178,7 +178,7 @@ func TestBlame(t *testing.T) {
 		"it crashes":                   {Want{}, candidate(errors.New("crash")), deployment.Candidate},
 		"what it needs is not there":   {Want{}, candidate(fault.New(fault.Unavailable, slot.NeverBegun, "x")), deployment.Environment},
 		"systemd has no such unit":     {Want{}, candidate(fault.New(fault.NotFound, "no_unit", "x")), deployment.Environment},
-		"somebody wants the lock more": {Want{}, errYielded, deployment.Environment},
+		"somebody wants the lock more": {Want{}, errYielded, deployment.Operator},
 	} {
 		if who, _ := (&transaction{want: tt.want}).blame(tt.err); who != tt.who {
 			t.Errorf("%s: %s", name, who)

@@ -51,6 +51,7 @@ type transaction struct {
 	broke   deployment.Phase // the one that a switch began its way back in
 	staged  *slot.Staged
 	notes   []string // evidence
+	waited  *queued  // what it was while it waited
 }
 
 // Apply takes what is wanted to the port: through every step up to the trial,
@@ -59,6 +60,10 @@ type transaction struct {
 // release that comes during a trial is fetched, verified and queued.
 func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
 	if res, same := u.unchanged(ctx, w); same && !w.queued {
+		if unlock, err := u.tryLock("a look at the package"); err == nil { // whoever has it cleans up for himself
+			u.cleanLeft()
+			unlock()
+		}
 		return res, nil
 	}
 	held, err := u.lockFor(w)
@@ -73,7 +78,9 @@ func (u *Updater) Apply(ctx context.Context, w Want) (Result, error) {
 	if st.Step == onTrial {
 		ctx, stop := u.yielding(ctx) // to keep something for later is to download
 		defer stop()
-		return u.queue(ctx, st, w)
+		lent, ctx, end := held.lend(ctx, st)
+		defer end()
+		return lent.queue(ctx, st, w)
 	}
 	if res, left, err := u.left(ctx, st, w); left || err != nil {
 		return res, err
@@ -93,7 +100,7 @@ func (u *Updater) run(ctx context.Context, st *state, w Want) (Result, error) {
 	st.Step, st.Proof = preparing, w.Trial
 	st.Attempt = deployment.Record{Transaction: u.newID(), Door: w.Door, Kind: w.kind(), From: u.release(serving), Started: u.Now()}
 	if w.queued {
-		st.Queued = nil
+		t.waited, st.Queued = st.Queued, nil
 	}
 	if err := u.save(st); err != nil {
 		return Result{}, err
@@ -182,7 +189,9 @@ func (t *transaction) edited(ctx context.Context) error {
 	if t.c.there || !t.u.systemd() || t.u.idle(ctx) != "" {
 		return nil
 	}
-	err := t.u.Site.Switch(t.tell).AsShipped(ctx, t.c.slot)
+	sw := t.u.Site.Switch(t.tell)
+	sw.WayOut = t.want.back
+	err := sw.AsShipped(ctx, t.c.slot)
 	if slot.Caused(err, slot.UnitEdited) == nil {
 		return nil
 	}
@@ -368,8 +377,20 @@ func (t *transaction) arm(ctx context.Context) error {
 	if err := t.roomBack(); err != nil {
 		return err
 	}
+	if err := t.u.forgetTaken(t.c.slot); err != nil {
+		return err
+	}
 	t.st.Step, t.st.TriesLeft, t.st.BootID = armed, tries, t.u.BootID
 	return t.u.save(t.st)
+}
+
+// forgetTaken removes the gate's mark of a slot: it would tell of the release that
+// lies there now what another has done.
+func (u *Updater) forgetTaken(name string) error {
+	if u.Site.ForgetTaken == nil {
+		return nil
+	}
+	return u.Site.ForgetTaken(name)
 }
 
 // roomBack refuses to go on where somebody has filled a disk since reserve has
@@ -391,7 +412,7 @@ func (t *transaction) takeOver(ctx context.Context) error {
 		return t.move()
 	}
 	sw := t.u.Site.Switch(t.tell)
-	sw.Refused, sw.Sure = t.st.refusal, t.roomBack
+	sw.Refused, sw.Sure, sw.WayOut = t.st.refusal, t.roomBack, t.want.back
 	out, err := sw.To(ctx, t.c.slot)
 	if t.swapped != 0 {
 		t.st.Attempt.Requests.Swap = (t.u.Clock() - t.swapped).Seconds()

@@ -109,10 +109,14 @@ type Site struct {
 	// is attested.
 	Restart func(ctx context.Context) (invocation string, err error)
 
-	// TakenBack tells whether the gate has left its mark since then: that it took the
-	// server back from the slot name. nil = it leaves none, and a link that is back
-	// is taken for its work.
-	TakenBack func(name string, since time.Time) bool
+	// TakenBack tells whether the gate has left its mark: that it took the server
+	// back from the slot name, since ForgetTaken of it. nil = it leaves none, and a
+	// link that is back is taken for its work.
+	TakenBack func(name string) bool
+
+	// ForgetTaken removes the gate's mark of the slot name, before a release there may
+	// earn one. nil = there is none.
+	ForgetTaken func(name string) error
 
 	// Ends is how runs of the server of the slot name have ended since its release
 	// lies there, the newest last, as the gate has noted it. nil = it notes nothing.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"whisper-appliance/internal/config"
@@ -85,18 +86,25 @@ func (u *Updater) rules() trial.Rules {
 	return rulesOf(set)
 }
 
-// ended is what is to be said of how runs of the candidate have ended since the
-// server was first started with it. known is that somebody has noted any.
+// ended is what is to be said of how runs of the candidate have ended since its
+// transaction began, but for those that a look has found nobody to answer for.
+// known is that somebody has noted any.
 func (u *Updater) ended(st *state) (said trial.Verdict, known bool) {
 	if u.Site.Ends == nil {
 		return said, false
 	}
-	ends := u.Site.Ends(st.Attempt.To.Slot)
+	began := st.Attempt.Started.Add(-noteSlack).Unix()
+	ends := slices.DeleteFunc(st.Credit.Fresh(u.Site.Ends(st.Attempt.To.Slot)), func(e trial.End) bool {
+		return e.At != 0 && e.At < began // of what lay in the slot before
+	})
 	if len(ends) == 0 {
 		return said, false
 	}
 	return trial.New(st.Baseline, u.rules(), st.Credit).Ended(ends...), true
 }
+
+// noteSlack is what the gate's clock, which has whole seconds, may be behind.
+const noteSlack = 2 * time.Second
 
 // rulesOf are the settings' rules. A short trial is looked at more often.
 func rulesOf(set Settings) trial.Rules {
@@ -148,13 +156,20 @@ func (u *Updater) lookOnce(ctx context.Context, transaction string, judge *trial
 		err := u.goBack(ctx, st, false)
 		return err == nil, err
 	}
+	serving, _ := u.links()
+	seen := st.Credit.Seen
 	st.Credit = judge.Credit()
-	if serving, _ := u.links(); serving != st.Attempt.To.Slot {
+	if serving != st.Attempt.To.Slot {
+		st.Credit.Seen = seen // what was looked at last may be the release before
 		err := u.settleTrial(ctx, st, false, false)
 		return err == nil, err
 	}
 	return u.act(ctx, st, judge, v)
 }
+
+// keptWithoutProof is the code of the alarm about a release that serves, and is
+// none to be afraid of.
+const keptWithoutProof = "kept_without_proof"
 
 // act does what a verdict asks for.
 func (u *Updater) act(ctx context.Context, st *state, judge *trial.Judge, v trial.Verdict) (over bool, err error) {
@@ -171,7 +186,7 @@ func (u *Updater) act(ctx context.Context, st *state, judge *trial.Judge, v tria
 	case v.Capped:
 		st.Attempt.Reason, st.Attempt.Says, st.Attempt.Blame = v.Reason, v.Says, v.Blame
 		st.Attempt.Evidence = append(st.Attempt.Evidence, v.Evidence...)
-		st.raise(&deployment.Problem{Code: "kept_without_proof", At: u.Now(),
+		st.raise(&deployment.Problem{Code: keptWithoutProof, At: u.Now(),
 			Message: fmt.Sprintf("version %s serves and was kept, but its trial proved nothing: %s", st.Attempt.To.Version, v.Says),
 			Hint:    "see that it transcribes; `whisper-appliance update rollback` goes back"})
 		err = u.commit(st, deployment.Kept)

@@ -195,7 +195,7 @@ func (l *link) call(m member, a asked) (out []any, err error) {
 			l.note(m, c, err)
 			out, err = nil, onBus(err)
 		} else if m.may != anybody {
-			l.s.Log.Info("done for a caller on D-Bus", "method", m.name, "uid", c.UID)
+			l.s.Log.Info("called over D-Bus", "method", m.name, "uid", c.UID)
 		}
 	}()
 	return m.call(l.ctx, l.s, c, a.in)

@@ -87,7 +87,7 @@ func TestCallsAreNoted(t *testing.T) {
 	if err := c.SetPolicy(t.Context(), deployment.PolicyChange{Channel: &beta}); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf(`msg="done for a caller on D-Bus" method=SetPolicy uid=%d`, s.admin)
+	want := fmt.Sprintf(`msg="called over D-Bus" method=SetPolicy uid=%d`, s.admin)
 	if !strings.Contains(log.String(), want) {
 		t.Errorf("the log lacks %s:\n%s", want, log.String())
 	}
@@ -98,7 +98,7 @@ func TestCallsAreNoted(t *testing.T) {
 	if _, err := c.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(log.String(), "done for a caller"); got != 1 {
+	if got := strings.Count(log.String(), "msg=\"called over D-Bus\""); got != 1 {
 		t.Errorf("%d are noted:\n%s", got, log.String())
 	}
 }

@@ -158,7 +158,7 @@ done
 func TestWatchdogSpares(t *testing.T) {
 	b := shared(t)
 	b.impatient(server)
-	b.impatient(b.engineUnit())
+	b.impatient(b.engineUnit(), "WatchdogSec=9") // it gets a third of a processor that it shares
 	b.must(`systemctl restart whisper-appliance.service; systemctl stop "$1"`, b.engineUnit())
 	b.ready()
 	pid, since := b.property(server, "MainPID"), b.must(`date +%s`)
@@ -177,7 +177,7 @@ func TestWatchdogSpares(t *testing.T) {
 	b.until("the spool is found well", 30*time.Second, func() bool { return b.component("spool") == "ok" })
 	b.transcribes(plain)
 	b.must(`systemctl stop e2e-slow`)
-	idle := time.NewTimer(10 * time.Second) // three times the watchdog's time
+	idle := time.NewTimer(12 * time.Second) // longer than the watchdogs' times
 	defer idle.Stop()
 	<-idle.C
 	if status, body := b.get(plain + "/livez"); status != http.StatusOK {

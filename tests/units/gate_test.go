@@ -1,12 +1,17 @@
 package units
 
 import (
+	"cmp"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // box is what the gate sees: two slots with their links, and its counts.
@@ -80,6 +85,12 @@ func (b box) current(t *testing.T) string {
 	return to
 }
 
+// count is what the gate keeps of a unit: how many failures, and whose.
+func (b box) count(unit string) string {
+	to, _ := os.Readlink(filepath.Join(b.run, unit)) //nolint:errcheck // "" where it counts nothing
+	return to
+}
+
 const server, engine = "whisper-appliance", "whisper-appliance-engine@a"
 
 // TestGateSlowsACrashLoop: each failure makes the next start wait longer, up to
@@ -135,8 +146,8 @@ func TestGateForgets(t *testing.T) {
 			}
 		}
 		b.gate(t, "signal killed SEGV", "ended", server)
-		if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || string(data) != c.want+" slots/a\n" {
-			t.Errorf("ready for %v: count %q, %v; want %s", c.ready, data, err, c.want)
+		if got := b.count(server); got != c.want+" slots/a" {
+			t.Errorf("ready for %v: count %q, want %s", c.ready, got, c.want)
 		}
 	}
 }
@@ -149,8 +160,8 @@ func TestGateCountsHangs(t *testing.T) {
 	for range 3 {
 		b.gate(t, "", "start", server)
 		b.gate(t, "timeout", "ended", server)
-		old := time.Now().Add(-10 * time.Minute)
-		if err := os.Chtimes(filepath.Join(b.run, server), old, old); err != nil {
+		old := unix.NsecToTimeval(time.Now().Add(-10 * time.Minute).UnixNano())
+		if err := unix.Lutimes(filepath.Join(b.run, server), []unix.Timeval{old, old}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,8 +300,8 @@ func TestGateTakesATrialBack(t *testing.T) {
 			if back := strings.Contains(said, "serves again"); back != (c.current != c.want) {
 				t.Errorf("it says %q", said)
 			}
-			if _, err := os.Stat(filepath.Join(b.run, c.unit)); (err == nil) == (c.current != c.want) {
-				t.Errorf("the count: %v", err)
+			if left := b.count(c.unit); (left != "") == (c.current != c.want) {
+				t.Errorf("the count: %q", left)
 			}
 		})
 	}
@@ -316,18 +327,36 @@ func TestGateNeedsNoByte(t *testing.T) {
 	}
 }
 
-// TestGateNeverRefuses: whatever it is told, the start goes on.
+// TestGateNeverRefuses: whatever it is told or finds, the start goes on, and what
+// it finds moves nothing.
 func TestGateNeverRefuses(t *testing.T) {
+	for name, litter := range map[string]func(b box) error{
+		"nonsense":         func(b box) error { return os.Symlink("nonsense", filepath.Join(b.run, server)) },
+		"no number":        func(b box) error { return os.Symlink("x slots/b", filepath.Join(b.run, server)) },
+		"octal":            func(b box) error { return os.Symlink("08 slots/b", filepath.Join(b.run, server)) },
+		"a long number":    func(b box) error { return os.Symlink("99999999999999999999 slots/b", filepath.Join(b.run, server)) },
+		"a negative one":   func(b box) error { return os.Symlink("-4 slots/b", filepath.Join(b.run, server)) },
+		"a file":           func(b box) error { return os.WriteFile(filepath.Join(b.run, server), []byte("7 slots/b\n"), 0o644) },
+		"a directory":      func(b box) error { return os.Mkdir(filepath.Join(b.run, server), 0o755) },
+		"of is empty":      func(b box) error { return os.WriteFile(filepath.Join(b.run, server+".of"), nil, 0o644) },
+		"run is a file":    func(b box) error { return errors.Join(os.Remove(b.run), os.WriteFile(b.run, nil, 0o644)) },
+		"ready in the way": func(b box) error { return os.Mkdir(filepath.Join(b.run, server+".ready"), 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			b.link(t, "current", "slots/b")
+			if err := errors.Join(os.MkdirAll(b.run, 0o755), litter(b)); err != nil {
+				t.Fatal(err)
+			}
+			for _, verb := range []string{"start", "ready", "dance", "ended", "start"} {
+				b.gate(t, "exit-code exited 1", verb, server)
+			}
+			if got := b.current(t); got != "slots/b" {
+				t.Errorf("after one failure current is %s", got)
+			}
+		})
+	}
 	b := newBox(t)
-	if err := os.MkdirAll(b.run, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(b.run, server), []byte("nonsense\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	b.gate(t, "", "start", server)
-	b.gate(t, "exit-code", "ended", server)
-	b.gate(t, "", "dance", server)
 	if err := os.Remove(filepath.Join(b.home, "stable")); err != nil {
 		t.Fatal(err)
 	}
@@ -340,14 +369,62 @@ func TestGateNeverRefuses(t *testing.T) {
 	}
 }
 
-// ends is what the gate has noted of a unit's ends, a line each.
+// TestGateCountsWithoutABlock: where a file can be made and nothing written into
+// it, as on a file system that is full, a trial is taken back all the same.
+func TestGateCountsWithoutABlock(t *testing.T) {
+	b := newBox(t)
+	b.link(t, "current", "slots/b")
+	for range 3 {
+		b.full(t, "", "start")
+		b.full(t, "exit-code exited 1", "ended")
+	}
+	if got := b.count(server); got != "3 slots/b" {
+		t.Errorf("count %q", got)
+	}
+	b.full(t, "", "start")
+	if got := b.current(t); got != "slots/a" {
+		t.Errorf("current is %s", got)
+	}
+}
+
+// full runs the gate for the server where no byte can be written to a file.
+func (b box) full(t *testing.T, result, verb string) {
+	t.Helper()
+	script, err := filepath.Abs(filepath.Join("..", "..", "units", "gate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", `ulimit -f 0; trap '' XFSZ; exec "$@"`, "sh", script, verb, server)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GATE_HOME=" + b.home, "GATE_RUN=" + b.run, "GATE_PACKAGE=" + filepath.Join(b.home, "package")}
+	if words := strings.Fields(result); len(words) == 3 {
+		cmd.Env = append(cmd.Env, "SERVICE_RESULT="+words[0], "EXIT_CODE="+words[1], "EXIT_STATUS="+words[2])
+	}
+	var said strings.Builder
+	cmd.Stdout = &said // a pipe has no such limit
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("gate %s: %v", verb, err)
+	}
+}
+
+// ends is what the gate has noted of a unit's ends, a line each, without the time,
+// which has to be right.
 func (b box) ends(t *testing.T, unit string) []string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(b.run, unit+".ends"))
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	for i, line := range lines {
+		if words := strings.Fields(line); len(words) == 6 {
+			at, err := strconv.ParseInt(words[5], 10, 64)
+			if since := time.Since(time.Unix(at, 0)); err != nil || since < 0 || since > time.Minute {
+				t.Errorf("%q was %v ago, %v", line, since, err)
+			}
+			lines[i] = strings.Join(words[:5], " ")
+		}
+	}
+	return lines
 }
 
 // TestGateNotesEnds: what systemd says of an end stays for whoever judges the
@@ -414,8 +491,8 @@ func TestGateNotesSoMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.gate(t, "watchdog", "ended", server)
-	if data, err := os.ReadFile(filepath.Join(b.run, server)); err != nil || string(data) != "2 slots/a\n" {
-		t.Errorf("count %q, %v", data, err)
+	if got := b.count(server); got != "2 slots/a" {
+		t.Errorf("count %q", got)
 	}
 	left, err := filepath.Glob(filepath.Join(b.run, "*.new", "*"))
 	if err != nil || len(left) > 0 {
@@ -426,19 +503,31 @@ func TestGateNotesSoMany(t *testing.T) {
 // TestGateLeavesGolden: the package's release that serves because nothing else
 // does gives way to the one of the package before, once, where that is whole.
 func TestGateLeavesGolden(t *testing.T) {
+	whole := []string{"manifest.json", "bin/whisper-appliance-server"}
 	for _, c := range []struct {
 		name     string
 		old      []string // files of the release before
 		led      string   // where slots/golden leads before
 		failures int
 		golden   string // where it leads after
+		how      string // it fails, where it does not exit
 	}{
-		{"third failure", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden", 3, "package/golden.old"},
-		{"second failure", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden", 2, "package/golden"},
-		{"the one before fails, too", []string{"manifest.json", "bin/whisper-appliance-server"}, "package/golden.old", 5, "package/golden.old"},
-		{"there is none", nil, "package/golden", 3, "package/golden"},
-		{"it was being removed", []string{"bin/whisper-appliance-server"}, "package/golden", 3, "package/golden"},
-		{"it has no server", []string{"manifest.json"}, "package/golden", 3, "package/golden"},
+		{"third failure", whole, "package/golden", 3, "package/golden.old", ""},
+		{"second failure", whole, "package/golden", 2, "package/golden", ""},
+		{"the one before fails, too", whole, "package/golden.old", 5, "package/golden.old", ""},
+		{"there is none", nil, "package/golden", 3, "package/golden", ""},
+		{"it was being removed", []string{"bin/whisper-appliance-server"}, "package/golden", 3, "package/golden", ""},
+		{"it has no server", []string{"manifest.json"}, "package/golden", 3, "package/golden", ""},
+		{"it hangs", whole, "package/golden", 3, "package/golden.old", "watchdog killed ABRT"},
+		{"it cannot be executed", whole, "package/golden", 3, "package/golden.old", "exit-code exited 203"},
+		{"its own status", whole, "package/golden", 3, "package/golden.old", "exit-code exited 246"},
+		{"the settings are wrong", whole, "package/golden", 5, "package/golden", "exit-code exited 78"},
+		{"its unit cannot be set up", whole, "package/golden", 3, "package/golden", "exit-code exited 200"},
+		{"its sandbox cannot be made", whole, "package/golden", 3, "package/golden", "exit-code exited 226"},
+		{"the last of systemd's statuses", whole, "package/golden", 3, "package/golden", "exit-code exited 245"},
+		{"there is no memory", whole, "package/golden", 3, "package/golden", "oom-kill killed KILL"},
+		{"there are no resources", whole, "package/golden", 3, "package/golden", "resources"},
+		{"it was never begun", whole, "package/golden", 3, "package/golden", "exit-code"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBox(t)
@@ -460,7 +549,7 @@ func TestGateLeavesGolden(t *testing.T) {
 			b.link(t, "stable", "slots/golden")
 			for range c.failures {
 				b.gate(t, "", "start", server)
-				b.gate(t, "exit-code exited 1", "ended", server)
+				b.gate(t, cmp.Or(c.how, "exit-code exited 1"), "ended", server)
 			}
 			said, _ := b.gate(t, "", "start", server)
 			golden, err := os.Readlink(filepath.Join(b.home, "slots/golden"))
@@ -471,8 +560,8 @@ func TestGateLeavesGolden(t *testing.T) {
 			if strings.Contains(said, "the one before serves again") != moved {
 				t.Errorf("it says %q", said)
 			}
-			if _, err := os.Stat(filepath.Join(b.run, server)); (err == nil) == moved {
-				t.Errorf("the count: %v", err)
+			if left := b.count(server); (left != "") == moved {
+				t.Errorf("the count: %q", left)
 			}
 		})
 	}

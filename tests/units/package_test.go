@@ -129,8 +129,10 @@ func TestUpgrade(t *testing.T) {
 		words string
 	}{
 		{"deployed, or queued behind a trial", 0, ""},
-		{"rolled back", 69, "the one before serves on"},
-		{"busy", 75, "the version that serves stays"},
+		{"rolled back", 69, "did not come up, and the one before serves on; to try again: whisper-appliance slot deploy"},
+		{"no space", 73, "make room, and then: whisper-appliance slot deploy"},
+		{"busy", 75, "the version that serves stays for now; to try again: whisper-appliance slot deploy"},
+		{"cancelled, or stopped", 130, "somebody has stopped"},
 		{"something else", 1, "could not take over"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -239,34 +241,75 @@ func TestPreinstKeepsGolden(t *testing.T) {
 	}
 }
 
-// TestPreinstKeepsWhatServes: a server that runs from golden itself stays with its
-// release, or the upgrade is refused before anything is unpacked.
-func TestPreinstKeepsWhatServes(t *testing.T) {
-	const golden, old = "usr/lib/whisper-appliance/golden", "usr/lib/whisper-appliance/golden.old"
-	prepare := func() tree {
-		m := newTree(t)
-		m.write(t, golden+"/manifest.json", "one")
-		m.write(t, old+"/manifest.json", "older")
-		for link, to := range map[string]string{"current": "slots/golden", "stable": "slots/a", "slots/golden": m.path(golden)} {
-			link = m.path("opt/whisper-appliance/" + link)
-			if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.RemoveAll(link), os.Symlink(to, link)); err != nil {
-				t.Fatal(err)
-			}
+const (
+	packaged = "usr/lib/whisper-appliance/golden"
+	kept     = "usr/lib/whisper-appliance/golden.old"
+)
+
+// servesGolden is a machine whose server runs from golden itself, with a release
+// of the package before beside it.
+func servesGolden(t *testing.T) tree {
+	t.Helper()
+	m := newTree(t)
+	m.write(t, packaged+"/manifest.json", "one")
+	m.write(t, kept+"/manifest.json", "older")
+	m.program(t, kept+"/bin/whisper-appliance-server", 0)
+	for link, to := range map[string]string{"current": "slots/golden", "stable": "slots/a", "slots/golden": m.path(packaged)} {
+		link = m.path("opt/whisper-appliance/" + link)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.RemoveAll(link), os.Symlink(to, link)); err != nil {
+			t.Fatal(err)
 		}
-		return m
 	}
-	m := prepare()
-	if code, said := m.run(t, "preinst", "upgrade", "0.0.1"); code != 0 || said != "" {
-		t.Fatalf("%d\n%s", code, said)
+	return m
+}
+
+// TestPreinstKeepsWhatServes: a server that runs from golden itself stays with its
+// release, or the upgrade is refused before anything is unpacked, in words that
+// help there. What is not whole cannot be kept, and does not keep its repair out.
+func TestPreinstKeepsWhatServes(t *testing.T) {
+	const server = "/bin/whisper-appliance-server"
+	for _, c := range []struct {
+		name    string
+		prepare func(m tree)
+		words   string // "" = it is not refused
+		leads   string // where slots/golden leads then
+		old     string // what golden.old is then
+	}{
+		{"whole", func(tree) {}, "", kept, "one"},
+		{"nothing can be copied", func(m tree) { m.program(t, "bin/cp", 1) }, "make room in ", packaged, "older"},
+		{"the copy does not reach the disk", func(m tree) { m.program(t, "bin/sync", 1) }, "make room in ", packaged, "older"},
+		{"no link can be made", func(m tree) { m.program(t, "bin/ln", 1) }, "slots cannot be written", packaged, "one"},
+		{"it has no manifest", func(m tree) { must(t, os.Remove(m.path(packaged+"/manifest.json"))) }, "", packaged, "older"},
+		{"its manifest is empty", func(m tree) { m.write(t, packaged+"/manifest.json", "") }, "", packaged, "older"},
+		{"it has no server", func(m tree) { must(t, os.Remove(m.path(packaged+server))) }, "", packaged, "older"},
+		{"it is gone", func(m tree) { must(t, os.RemoveAll(m.path(packaged))) }, "", packaged, "older"},
+		{"it is damaged, and nothing can be copied", func(m tree) {
+			m.write(t, packaged+"/manifest.json", "")
+			m.program(t, "bin/cp", 1)
+		}, "", packaged, "older"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := servesGolden(t)
+			c.prepare(m)
+			code, said := m.run(t, "preinst", "upgrade", "0.0.1")
+			if (code != 0) != (c.words != "") || !strings.Contains(said, c.words) || c.words == "" && said != "" {
+				t.Errorf("%d %q, want %q", code, said, c.words)
+			}
+			to, err := os.Readlink(m.path("opt/whisper-appliance/slots/golden"))
+			if err != nil || to != m.path(c.leads) || m.text(kept+"/manifest.json") != c.old {
+				t.Errorf("slots/golden leads to %s, %v; golden.old is %q", to, err, m.text(kept+"/manifest.json"))
+			}
+			if m.exists(kept+".new") || m.exists("opt/whisper-appliance/slots/.golden.new") {
+				t.Error("half of it lies about")
+			}
+		})
 	}
-	if to, err := os.Readlink(m.path("opt/whisper-appliance/slots/golden")); err != nil || to != m.path(old) || m.text(old+"/manifest.json") != "one" {
-		t.Errorf("slots/golden leads to %s, %v; golden.old is %s", to, err, m.text(old+"/manifest.json"))
-	}
-	m = prepare()
-	m.program(t, "bin/cp", 1)
-	code, said := m.run(t, "preinst", "upgrade", "0.0.1")
-	if to, err := os.Readlink(m.path("opt/whisper-appliance/slots/golden")); code == 0 || !strings.Contains(said, "slot deploy") || err != nil || to != m.path(golden) {
-		t.Errorf("%d %q; slots/golden leads to %s, %v", code, said, to, err)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -8,6 +8,7 @@ package units
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -98,6 +99,26 @@ func TestNoCrashTakesAPort(t *testing.T) {
 		}
 		if !u.has("Service.ExecStartPre", "+/usr/lib/whisper-appliance/gate") || !u.has("Service.ExecStopPost", "+/usr/lib/whisper-appliance/gate") {
 			t.Errorf("%s does not pass the gate", name)
+		}
+	}
+}
+
+// TestAHangIsSeenInTime: somebody waits for a switch, apt for one, and for no
+// longer than this. A candidate that hangs has to have failed by then, in the
+// rehearsal and beside the server alike: else it would be taken for a slow machine.
+func TestAHangIsSeenInTime(t *testing.T) {
+	units := all(t, "whisper*.service")
+	for _, name := range []string{"whisper-appliance-next@.service", "whisper-appliance-preflight@.service"} {
+		u, took := units[name], 0
+		for _, key := range []string{"Service.TimeoutStartSec", "Service.TimeoutAbortSec"} {
+			limit, err := strconv.Atoi(u.last(key))
+			if err != nil {
+				t.Errorf("%s: %s=%q", name, key, u.last(key))
+			}
+			took += limit
+		}
+		if took > 45 || !u.has("Service.TimeoutStartFailureMode", "abort") {
+			t.Errorf("%s: a start that hangs takes %d s, and ends by %q", name, took, u.last("Service.TimeoutStartFailureMode"))
 		}
 	}
 }
