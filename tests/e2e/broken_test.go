@@ -105,6 +105,7 @@ func TestBrokenParts(t *testing.T) {
 			begin := time.Now()
 			b.until(p.name+" is well again", 60*time.Second, func() bool { return b.component(p.name) == "ok" })
 			figure(t, "well again %.1f s after it was mended", time.Since(begin).Seconds())
+			b.ready() // what needs it is a moment later
 			b.transcribes(plain)
 		})
 	}
