@@ -22,7 +22,8 @@ type oddity struct {
 
 // oddities are those on which a switch relies: it hears from systemd when a
 // server is ready and that it hangs, and two servers share their files and what
-// they may do. All else is the administrator's to set.
+// they may do. All else is the administrator's to set. Of a unit that does not
+// run systemd does not tell the watchdog.
 func oddities(u systemd.Unit) []oddity {
 	if u.Run == nil {
 		return nil // nobody knows
@@ -34,7 +35,7 @@ func oddities(u systemd.Unit) []oddity {
 		}
 	}
 	odd(!strings.HasPrefix(u.Run.Type, "notify"), oddity{"Type", "Type=" + u.Run.Type + ", not notify", false})
-	odd(u.Watchdog <= 0, oddity{"WatchdogSec", "it has no watchdog", false})
+	odd(u.Watchdog <= 0 && u.Active == "active", oddity{"WatchdogSec", "it has no watchdog", false})
 	odd(slices.Contains([]string{"", "root", "0"}, u.Run.User), oddity{"User", "it runs as root", false})
 	odd(!u.Run.NoNewPrivileges, oddity{"NoNewPrivileges", "NoNewPrivileges=no", true})
 	odd(slices.Contains([]string{"", "no"}, u.Run.ProtectSystem), oddity{"ProtectSystem", "ProtectSystem=no", true})

@@ -47,7 +47,7 @@ func TestShipped(t *testing.T) {
 			mine: "[Service]\nUser=root\n", "etc/u.service.d/x.conf": "[Service]\nType=exec\n"}, word: "Type=exec, not notify, it runs as root", hint: "x.conf"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			unit := systemd.Unit{Load: "loaded", Run: &tt.run, Watchdog: 30*time.Second + tt.watchdog*31*time.Second}
+			unit := systemd.Unit{Load: "loaded", Active: "active", Run: &tt.run, Watchdog: 30*time.Second + tt.watchdog*31*time.Second}
 			b := &fakeBus{units: map[string]systemd.Unit{}}
 			m := newMachine(t, b)
 			home := filepath.Dir(m.Paths.Slots)

@@ -199,7 +199,11 @@ func (m *Machine) takenBack(name string) bool {
 
 // forgetTaken removes that mark: whether another is newer no clock could tell.
 func (m *Machine) forgetTaken(name string) error {
-	if err := os.Remove(m.taken(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	mark := m.taken(name)
+	if _, err := os.Lstat(mark); errors.Is(err, fs.ErrNotExist) {
+		return nil // on a read-only file system to remove it would fail all the same
+	}
+	if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the gate's mark: %w", err)
 	}
 	return nil
