@@ -75,6 +75,11 @@ func (c *campaign) run(w *world) {
 			w.Fatalf("after a cut at call %d of %d, %s\nbefore it %s", at, all.Calls, r.Log[len(r.Log)-1], strings.Join(r.Log[max(0, len(r.Log)-8):len(r.Log)-1], "\n"))
 		}
 	}
+	for _, r := range rows() {
+		if c.seen[r.name] == nil && r.back == c.back && !fast() {
+			c.between(w, r)
+		}
+	}
 	w.sup.PowerOff()
 	must(w, w.home.Check(), w.state.Check())
 	w.Logf("%d cuts of %d calls that matter, of %d in all (%d were not come to), %v", len(points)-missed, total, all.Calls, missed, time.Since(began).Round(time.Second))
@@ -120,7 +125,28 @@ func (c *campaign) once(w *world, at int) cut.Result {
 func (c *campaign) after(w *world, r cut.Result) {
 	w.Helper()
 	w.neverBroken()
-	name := c.step(w, r)
+	c.judge(w, c.step(w, r))
+}
+
+// between is a cut in a step that changes no disk: what the ones before it wrote
+// may not be there yet.
+func (c *campaign) between(w *world, r row) {
+	w.Helper()
+	w.fresh()
+	job := w.begin(c.job, r.kills[0]+" crash")
+	if exit, output := job.end(); !job.killed {
+		w.Fatalf("it did not come to %s: %d, %s", r.kills[0], exit, output)
+	}
+	must(w, w.home.Cut(), w.state.Cut())
+	w.sup.PowerOff()
+	must(w, w.home.Revive(), w.state.Revive())
+	w.neverBroken()
+	c.judge(w, r.name)
+}
+
+// judge boots after a cut in a step, and says what it came to.
+func (c *campaign) judge(w *world, name string) {
+	w.Helper()
 	c.cuts[name]++
 	w.boot()
 	if got := w.serves(); got != first && got != c.version {
