@@ -98,7 +98,7 @@ func (m *model) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 
 	done := engine.Done{Language: req.Language}
 	if req.Language == "" {
-		lang, prob, err := m.detect(pcm, int(params.n_threads))
+		lang, prob, err := m.detect(params, pcm)
 		if err != nil {
 			return done, err
 		}
@@ -155,16 +155,20 @@ func (m *model) params(req engine.WindowRequest) (p C.struct_whisper_full_params
 	}
 }
 
-// detect tells the language spoken and its probability.
-func (m *model) detect(pcm []float32, threads int) (string, float64, error) {
+// detect tells the language spoken and its probability. whisper.cpp would
+// encode with the context of the window before.
+func (m *model) detect(params C.struct_whisper_full_params, pcm []float32) (string, float64, error) {
 	if C.whisper_is_multilingual(m.ctx) == 0 {
 		return "en", 1, nil
 	}
-	if rc := C.whisper_pcm_to_mel_with_state(m.ctx, m.state, samples(pcm), C.int(len(pcm)), C.int(threads)); rc != 0 {
+	english := C.CString("en")
+	defer C.free(unsafe.Pointer(english))
+	params.language = english
+	if rc := C.wa_prepare(m.ctx, m.state, params, samples(pcm), C.int(len(pcm))); rc != 0 {
 		return "", 0, &engine.Failure{Code: engine.CodeDecode, Message: "the window has no spectrum: " + lastLog()}
 	}
 	probs := make([]C.float, int(C.whisper_lang_max_id())+1)
-	id := C.whisper_lang_auto_detect_with_state(m.ctx, m.state, 0, C.int(threads), &probs[0])
+	id := C.whisper_lang_auto_detect_with_state(m.ctx, m.state, 0, params.n_threads, &probs[0])
 	if id < 0 {
 		return "", 0, &engine.Failure{Code: engine.CodeDecode, Message: "the language could not be detected: " + lastLog()}
 	}
