@@ -11,22 +11,27 @@ import (
 	"whisper-appliance/internal/transcript"
 )
 
-// A short window need not pay for the encoder's 30 s. What it hears less than
-// contextFloor positions (of 20 ms) of makes it loop, and so does speech up to
-// the very end of what it hears.
+// A short window need not pay for the encoder's 30 s. With less than
+// contextFloor positions it loops, and so it does where speech goes on to the
+// very end of what it hears. The step is that of whisper.cpp's flash attention,
+// which fills a context up to it with what the window before has left there:
+// out of step, 28 clips had 76 errors, in step 52.
 const (
 	contextFloor  = 512
+	contextStep   = 256
 	contextMargin = 64
+	contextMost   = 768 // beyond that little is to be gained
 	position      = 20 * time.Millisecond
-	shortWindow   = 12 * time.Second // the longest whose context is cut
 )
 
 // encoderContext is the encoder's context for a window, in positions; 0 = all.
 func encoderContext(length time.Duration) int {
-	if length > shortWindow {
+	need := int((length+position-1)/position) + contextMargin
+	steps := (max(contextFloor, need) + contextStep - 1) / contextStep
+	if steps*contextStep > contextMost {
 		return 0
 	}
-	return max(contextFloor, int((length+position-1)/position)+contextMargin)
+	return steps * contextStep
 }
 
 // noFallback keeps whisper.cpp from trying other temperatures by itself: it
@@ -67,7 +72,7 @@ func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, e
 	if h, err = r.again(ctx, w, pcm, req, h.look(r.spoken(w))); err != nil {
 		return h, err
 	}
-	if h.flaw == fine && r.detected {
+	if r.detected && (h.flaw == fine || h.flaw == unsure) {
 		h, err = r.complete(ctx, w, pcm, req, h)
 	}
 	r.prompt = r.next(h)
@@ -79,7 +84,8 @@ func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, e
 func (r *run) again(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest, best heard) (heard, error) {
 	for _, next := range fallbacks(req) {
 		// A higher temperature makes words up where none were heard.
-		if best.flaw == fine || best.flaw == wordless && next.Temperature > req.Temperature {
+		hotter := next.Temperature > req.Temperature
+		if best.flaw == fine || hotter && (best.flaw == wordless || best.flaw == unsure) {
 			break
 		}
 		r.Log.Debug("window looks wrong; decoding it anew", "job", r.job.ID, "start", w.Start,
@@ -104,7 +110,7 @@ func fallbacks(req engine.WindowRequest) []engine.WindowRequest {
 	}
 	req.Prompt = "" // whose words may be what it repeats
 	const step, most = 0.2, 1.0
-	for t := req.Temperature + step; t < most+step/2; t += step {
+	for t := req.Temperature + step; t < most+1e-3; t += step { // they do not add up exactly
 		req.Temperature = min(t, most)
 		list = append(list, req)
 	}
@@ -131,7 +137,7 @@ func (r *run) complete(ctx context.Context, w audio.Window, pcm []float32, req e
 // with is h's segments and those of a part that begins from in its window, where
 // they can be believed and are not there already.
 func (h heard) with(part heard, from time.Duration) []piece {
-	if part.flaw != fine || len(part.segments) == 0 || h.says(part) {
+	if part.flaw != fine || strings.TrimSpace(part.plain()) == "" || h.says(part) {
 		return h.segments
 	}
 	segments := slices.Clone(h.segments)
@@ -162,7 +168,11 @@ func (s *piece) shift(by time.Duration) {
 // says tells whether the words of part are h's already: the times of its
 // segments were wrong then, not its text.
 func (h heard) says(part heard) bool {
-	return strings.Contains(h.plain(), part.plain())
+	all, more := h.plain(), part.plain()
+	if strings.ContainsFunc(more, transcript.UnspacedRune) {
+		more = strings.TrimSpace(more)
+	}
+	return strings.Contains(all, more)
 }
 
 // plain is the text in small letters, with a space around each word.
@@ -192,7 +202,7 @@ const promptRunes = 200
 // next is what the next window is prompted with: the end of a text that can be
 // believed. What was made up must not spread.
 func (r *run) next(h heard) string {
-	if h.flaw != fine || h.temperature > 0.5 {
+	if h.flaw != fine && h.flaw != unsure || h.temperature > 0.5 {
 		return ""
 	}
 	var b strings.Builder

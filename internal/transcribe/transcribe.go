@@ -253,7 +253,7 @@ func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	started := time.Now()
-	h := heard{temperature: float64(req.Temperature)}
+	h := heard{temperature: float64(req.Temperature), cut: req.AudioCtx != 0}
 	done, err := r.Engine.Transcribe(ctx, req, pcm, func(ev engine.Event) {
 		switch {
 		case ev.Segment != nil:
