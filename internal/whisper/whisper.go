@@ -96,12 +96,12 @@ func (b *Backend) Load(path string) (engine.LoadedModel, error) {
 	if ctx == nil {
 		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "whisper.cpp refused the model file: " + lastLog()}
 	}
-	state := C.whisper_init_state(ctx)
-	if state == nil {
-		defer C.whisper_free(ctx)
-		return nil, &engine.Failure{Code: engine.CodeNoMemory, Message: "no memory for the model's working state: " + lastLog()}
+	m := &model{ctx: ctx}
+	if err := m.ready(0); err != nil {
+		C.whisper_free(ctx)
+		return nil, err
 	}
-	return &model{ctx: ctx, state: state}, nil
+	return m, nil
 }
 
 func lastLog() string {

@@ -19,6 +19,39 @@ import (
 type model struct {
 	ctx   *C.struct_whisper_context
 	state *C.struct_whisper_state
+	cut   bool // the state has seen a window with less than the whole context
+}
+
+// contextStep is what flash attention fills an encoder context up to, with
+// whatever a context of another size has left there. Contexts are in step with
+// it, and as the whole one is not, that gets a state which has seen no other.
+// Otherwise a text would depend on the windows before it.
+const contextStep = 256
+
+// context is the encoder's for a request, in positions; 0 = the whole one.
+func (m *model) context(asked int) int {
+	n := (asked + contextStep - 1) / contextStep * contextStep
+	if n >= int(C.whisper_n_audio_ctx(m.ctx)) {
+		return 0
+	}
+	return n
+}
+
+// ready has a state that is fit for a context.
+func (m *model) ready(context int) error {
+	if context == 0 && m.cut {
+		C.whisper_free_state(m.state)
+		m.state = nil
+	}
+	if m.state == nil {
+		m.cut = false
+		C.wa_forget_log()
+		if m.state = C.whisper_init_state(m.ctx); m.state == nil {
+			return &engine.Failure{Code: engine.CodeNoMemory, Message: "no memory for the model's working state: " + lastLog()}
+		}
+	}
+	m.cut = m.cut || context != 0
+	return nil
 }
 
 // Info describes the model.
@@ -32,7 +65,7 @@ func (m *model) Info() engine.Model {
 // Close gives the memory back, to the system and not only to C's heap: an
 // idle engine should be small.
 func (m *model) Close() {
-	C.whisper_free_state(m.state)
+	C.whisper_free_state(m.state) // which may be none
 	C.whisper_free(m.ctx)
 	C.malloc_trim(0)
 	debug.FreeOSMemory()
@@ -92,6 +125,10 @@ func observe(ctx context.Context, watch *C.struct_wa_watch, emit func(engine.Eve
 }
 
 func (m *model) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_wa_watch, emit func(engine.Event)) (engine.Done, error) {
+	req.AudioCtx = m.context(req.AudioCtx)
+	if err := m.ready(req.AudioCtx); err != nil {
+		return engine.Done{}, err
+	}
 	params, free := m.params(req)
 	defer free()
 	C.wa_observe(&params, watch)
