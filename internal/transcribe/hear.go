@@ -20,7 +20,7 @@ const (
 	contextFloor  = 512
 	contextStep   = 256
 	contextMargin = 64
-	contextMost   = 768 // beyond that little is to be gained
+	contextMost   = 1024 // beyond that little is to be gained
 	position      = 20 * time.Millisecond
 )
 
@@ -72,7 +72,7 @@ func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, e
 	if h, err = r.again(ctx, w, pcm, req, h.look(r.spoken(w))); err != nil {
 		return h, err
 	}
-	if r.detected && (h.flaw == fine || h.flaw == unsure) {
+	if r.detected && h.flaw.mild() {
 		h, err = r.complete(ctx, w, pcm, req, h)
 	}
 	r.prompt = r.next(h)
@@ -85,7 +85,7 @@ func (r *run) again(ctx context.Context, w audio.Window, pcm []float32, req engi
 	for _, next := range fallbacks(req) {
 		// A higher temperature makes words up where none were heard.
 		hotter := next.Temperature > req.Temperature
-		if best.flaw == fine || hotter && (best.flaw == wordless || best.flaw == unsure) {
+		if best.flaw == fine || hotter && (best.flaw == wordless || best.flaw.mild()) {
 			break
 		}
 		r.Log.Debug("window looks wrong; decoding it anew", "job", r.job.ID, "start", w.Start,
@@ -202,7 +202,7 @@ const promptRunes = 200
 // next is what the next window is prompted with: the end of a text that can be
 // believed. What was made up must not spread.
 func (r *run) next(h heard) string {
-	if h.flaw != fine && h.flaw != unsure || h.temperature > 0.5 {
+	if !h.flaw.mild() || h.temperature > 0.5 {
 		return ""
 	}
 	var b strings.Builder

@@ -1,6 +1,7 @@
 package transcribe
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -17,15 +18,26 @@ const (
 	looping    flaw = "loop"       // it says the same again and again
 	wordless   flaw = "no words"   // somebody spoke, and there is no text
 	improbable flaw = "improbable" // the model itself does not believe it
+	echoing    flaw = "echo"       // a sentence follows itself, or there is no time for it
 	unsure     flaw = "unsure"     // heard with a cut context, and the model is in doubt
 	fine       flaw = ""
 )
+
+// mild tells whether the text stands where the whole context says no better.
+func (f flaw) mild() bool { return f == fine || f == unsure || f == echoing }
 
 // Whisper's own bounds.
 const (
 	mostCompression = 2.4
 	leastLogProb    = -1.0
 	mostNoSpeech    = 0.6
+)
+
+// mostTokens is more than anybody says in a second; fewer than leastTokens say
+// nothing about that, nor do so few that are said again.
+const (
+	mostTokens  = 25
+	leastTokens = 5
 )
 
 // sureLogProb is what a text heard with a cut context must have at least to
@@ -64,8 +76,8 @@ func (h heard) look(speech time.Duration) heard {
 		ratio = max(ratio, transcript.CompressionRatio(s.Text))
 		for _, t := range s.Tokens {
 			tokens = append(tokens, t.ID)
-			sum += t.LogProb
 		}
+		sum += s.AvgLogProb * float64(len(s.Tokens))
 	}
 	if len(tokens) > 0 {
 		h.logProb = sum / float64(len(tokens))
@@ -80,6 +92,8 @@ func (h heard) look(speech time.Duration) heard {
 		h.flaw = looping
 	case h.logProb < leastLogProb:
 		h.flaw = improbable
+	case echoes(h.segments):
+		h.flaw = echoing
 	case h.cut && h.logProb < sureLogProb:
 		h.flaw = unsure
 	default:
@@ -100,9 +114,28 @@ func withoutSilence(segments []piece) []piece {
 	return kept
 }
 
+// echoes tells whether a segment says what the one before said, or takes less
+// time than anybody needs for it. Both happen where speech ends early in what
+// the encoder hears.
+func echoes(segments []piece) bool {
+	for i, s := range segments {
+		if len(s.Tokens) < leastTokens {
+			continue
+		}
+		if float64(len(s.Tokens)) > mostTokens*(s.End-s.Start).Seconds() || i > 0 && sameTokens(s, segments[i-1]) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameTokens(a, b piece) bool {
+	return slices.EqualFunc(a.Tokens, b.Tokens, func(x, y engine.Token) bool { return x.ID == y.ID })
+}
+
 // better tells whether h is to be preferred to other.
 func (h heard) better(other heard) bool {
-	rank := map[flaw]int{looping: 0, wordless: 1, improbable: 2, unsure: 3, fine: 4}
+	rank := map[flaw]int{looping: 0, wordless: 1, improbable: 2, echoing: 3, unsure: 4, fine: 5}
 	if rank[h.flaw] != rank[other.flaw] {
 		return rank[h.flaw] > rank[other.flaw]
 	}

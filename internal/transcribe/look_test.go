@@ -42,6 +42,9 @@ func TestLook(t *testing.T) {
 		"a sentence again and again": {said: []piece{spoke(strings.Repeat(saying+" ", 12), 0, 30*s, -0.1, 0)}, speech: 30 * s, want: looping, kept: 1},
 		"a segment again and again":  {said: slices.Repeat([]piece{spoke("I was in the city.", 0, 2*s, -0.1, 0)}, 5), speech: 10 * s, want: looping, kept: 5},
 		"a word again and again":     {said: []piece{spoke("yes "+strings.Repeat("no ", 8), 0, 2*s, -0.1, 0)}, speech: 2 * s, want: looping, kept: 1},
+		"a sentence twice":           {said: []piece{spoke(saying, 0, 3*s, -0.1, 0), spoke(saying, 3*s, 6*s, -0.1, 0)}, speech: 6 * s, want: echoing, kept: 2},
+		"a few words twice":          {said: []piece{spoke("So it is.", 0, s, -0.1, 0), spoke("So it is.", s, 2*s, -0.1, 0)}, speech: 2 * s, want: fine, kept: 2},
+		"a sentence in no time":      {said: []piece{spoke(saying, 0, s/4, -0.1, 0)}, speech: 2 * s, want: echoing, kept: 1},
 		"a word a few times":         {said: []piece{spoke("no no no no never", 0, 2*s, -0.1, 0)}, speech: 2 * s, want: fine, kept: 1},
 		"improbable":                 {said: []piece{spoke(saying, 0, 3*s, -1.1, 0.3)}, speech: 3 * s, want: improbable, kept: 1},
 		"improbable over silence":    {said: []piece{spoke("Thank you.", 0, 3*s, -1.1, 0.7)}, speech: s / 2, want: fine},
@@ -115,7 +118,7 @@ func TestMissed(t *testing.T) {
 func TestEncoderContext(t *testing.T) {
 	for length, want := range map[time.Duration]int{
 		time.Millisecond: 512, 8900 * time.Millisecond: 512, 9 * time.Second: 768, 14 * time.Second: 768,
-		14200 * time.Millisecond: 0, 30 * time.Second: 0,
+		19 * time.Second: 1024, 19300 * time.Millisecond: 0, 30 * time.Second: 0,
 	} {
 		if got := encoderContext(length); got != want {
 			t.Errorf("%v: %d, want %d", length, got, want)
