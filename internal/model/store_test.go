@@ -91,6 +91,33 @@ func TestResolve(t *testing.T) {
 	wantFault(t, err, fault.BadInput, "bad_model_name")
 }
 
+// TestBundledDetector: the release's own serves where the directory has none, or
+// only the beginning of one.
+func TestBundledDetector(t *testing.T) {
+	name := "ggml-silero-v6.2.0.bin"
+	for _, c := range []struct {
+		what         string
+		own, bundled []byte
+		want         bool
+	}{
+		{"neither", nil, nil, false},
+		{"the release's", nil, vadFile(), true},
+		{"one's own", vadFile(), nil, true},
+		{"a broken one of one's own", []byte("x"), vadFile(), true},
+		{"both broken", []byte("x"), []byte("y"), false},
+	} {
+		s := &Store{Dir: t.TempDir(), Bundled: t.TempDir()}
+		for dir, data := range map[string][]byte{s.Dir: c.own, s.Bundled: c.bundled} {
+			if data != nil {
+				write(t, filepath.Join(dir, name), data)
+			}
+		}
+		if file, ok := s.ResolveVAD(); ok != c.want || ok && file != name {
+			t.Errorf("%s: %q, %t", c.what, file, ok)
+		}
+	}
+}
+
 func TestRemove(t *testing.T) {
 	s := &Store{Dir: t.TempDir()}
 	for _, suffix := range []string{"", ".json", ".partial", ".partial.json", ".import"} {
