@@ -82,6 +82,9 @@ func TestResolve(t *testing.T) {
 		_, err = s.Resolve(name)
 		wantFault(t, err, fault.NotFound, "unknown_model")
 	}
+	if e, err := Lookup("silero"); err != nil || e.Kind != VAD {
+		t.Errorf("silero is %+v, %v", e, err)
+	}
 	_, err = s.Resolve("silero-v6.2.0")
 	wantFault(t, err, fault.BadInput, "wrong_model_kind")
 	if file, ok := s.ResolveVAD(); !ok || file != "ggml-silero-v6.2.0.bin" {

@@ -52,6 +52,9 @@ static void keep(enum ggml_log_level level, const char *text, void *data) {
 	}
 }
 
+// C's heap would keep a freed buffer of this size, and the next one not fit into it.
+void wa_return_large_buffers(void) { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+
 void wa_quiet(void) {
 	whisper_log_set(keep, NULL);
 	ggml_log_set(keep, NULL);

@@ -31,5 +31,10 @@ int wa_prepare(struct whisper_context *ctx, struct whisper_state *state, struct 
 // Log lines of whisper.cpp and ggml: errors and warnings are kept for
 // wa_last_log, everything else is dropped.
 void        wa_quiet(void);
+
+// wa_return_large_buffers has freed memory go back to the system, as states are
+// made anew.
+void wa_return_large_buffers(void);
+
 void        wa_forget_log(void);
 const char *wa_last_log(void);

@@ -40,6 +40,7 @@ func Open(dir string) (*Backend, error) {
 	path := C.CString(dir)
 	defer C.free(unsafe.Pointer(path))
 	C.wa_quiet()
+	C.wa_return_large_buffers()
 	C.ggml_backend_load_all_from_path(path)
 	if C.ggml_backend_dev_count() == 0 {
 		return nil, fmt.Errorf("no compute backend in %s fits this machine (%s)", dir, runtime.GOARCH)

@@ -41,6 +41,7 @@ func (m *model) context(asked int) int {
 func (m *model) ready(context int) error {
 	if context == 0 && m.cut {
 		C.whisper_free_state(m.state)
+		C.malloc_trim(0)
 		m.state = nil
 	}
 	if m.state == nil {
