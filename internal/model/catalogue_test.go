@@ -25,7 +25,7 @@ func TestLookup(t *testing.T) {
 func TestLookupOfUnknownNamesNamesNearOnes(t *testing.T) {
 	for given, near := range map[string]string{
 		"tinny": "tiny", "bass": "base", "large-v4": "large-v3", "smal.en": "small.en",
-		"large-v3-turb": "large-v3-turbo", "silerro": "silero-v6.2.0",
+		"large-v3-turb": "large-v3-turbo", "siler": "silero-v6.2.0",
 	} {
 		_, err := Lookup(given)
 		f := wantFault(t, err, fault.NotFound, "unknown_model")
