@@ -48,6 +48,11 @@ MODEL_SHA512  := 9310d42b825a57096d35ad3347d447f60454d37ded78a80a5089e7a2256d903
 ONNX := $(BUILD)/cache/model/$(MODEL_PACKAGE)
 TINY := $(MODELS)/ggml-tiny.bin
 
+# The speech detector's model, which comes with the package. Where none is found
+# the build says so, and speech is told by loudness until somebody pulls it.
+VAD_MODEL ?= ../shared/models/ggml-silero-v6.2.0.bin
+VAD_SHA256 := 2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987
+
 # make run
 PORT  ?= 5001
 STATE ?= build/state
@@ -83,7 +88,7 @@ $(STAMPED): FORCE
 	@mkdir -p $(@D)
 	@echo '$(LDFLAGS)' | cmp -s - $@ || echo '$(LDFLAGS)' >$@
 
-$(SLOT)/.built: $(RUNTIME)/lock $(STAMPED) $(GO_SOURCES)
+$(SLOT)/.built: $(RUNTIME)/lock $(STAMPED) $(GO_SOURCES) $(wildcard $(VAD_MODEL)) packaging/vad-model.sh
 	@echo "building $(FULL) ($(COMMIT))" >&2
 	@mkdir -p $(SLOT)/bin $(SLOT)/lib $(SLOT)/share/doc
 	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(SLOT)/bin/ $(PROGRAMS:%=./cmd/%)
@@ -92,6 +97,7 @@ $(SLOT)/.built: $(RUNTIME)/lock $(STAMPED) $(GO_SOURCES)
 	@cp -a $(RUNTIME)/lib $(SLOT)/lib/engine && rm -f $(SLOT)/lib/engine/lib*.so
 	@mv $(SLOT)/lib/engine/ld-linux-*.so.* $(SLOT)/lib/engine/ld.so # units name it, whatever the processor
 	@cp -a $(RUNTIME)/doc $(SLOT)/share/doc/engine && cp LICENSE $(SLOT)/ && echo $(VERSION) >$(SLOT)/VERSION
+	@packaging/vad-model.sh "$(VAD_MODEL)" $(VAD_SHA256) $(SLOT)/share/models
 	@touch $@
 
 # What the package brings outside the slots: the programs that change them, and

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -14,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -69,6 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	backends := flags.String("backends", "", "`directory` of ggml's compute backends")
 	models := flags.String("models", "", "`directory` of model files")
+	bundled := flags.String("bundled", "", "`directory` of model files that came with the release; empty = share/models of the one that the backends are of")
 	threads := flags.Int("threads", 0, "threads for a window; 0 = every core")
 	lifeline := flags.Bool("lifeline", false, "exit when standard input ends")
 	debug := flags.Bool("debug", false, "log more")
@@ -114,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	go watch(ctx, &guard, log)
 	log.Debug("engine ready", "whisper", backend.Describe().Whisper, "backend", backend.Describe().Backend)
 	server := &engine.Server{
-		Backend: backend, Models: *models, Threads: *threads,
+		Backend: backend, Models: *models, Bundled: cmp.Or(*bundled, beside(*backends)), Threads: *threads,
 		// Its first work says how long to stay. One that gets none was woken by mistake.
 		Stay: engine.Stay{Exit: time.Minute}, Log: log,
 		Watch: func(call string, most time.Duration) (beat, end func()) {
@@ -123,6 +126,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
 	return server.Serve(ctx, listeners[0])
+}
+
+// beside is where a release keeps models of its own, from lib/engine/backends
+// in it. Units name no such directory, as they start older engines, too.
+func beside(backends string) string {
+	return filepath.Join(backends, "..", "..", "..", "share", "models")
 }
 
 // newLogger writes entries of the journal where systemd collects them, and

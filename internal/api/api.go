@@ -21,7 +21,7 @@ const (
 
 // Progress tells how far a recording has come.
 type Progress struct {
-	Phase    string  `json:"phase"`              // decoding, waiting, loading or recognising
+	Phase    string  `json:"phase"`              // decoding, detecting, waiting, loading or recognising
 	Done     float64 `json:"done"`               // seconds of the recording
 	Total    float64 `json:"total"`              // seconds; 0 until it is known
 	Language string  `json:"language,omitempty"` // once it is known

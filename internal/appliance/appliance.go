@@ -51,6 +51,7 @@ func assemble(p paths.Paths, c func() *config.Config, log *slog.Logger) *Applian
 	}
 	a.Service = &transcribe.Service{
 		Spool: p.Spool, Longest: now.Transcription.MaxDuration, Timeout: now.Decode.Timeout, Log: log,
+		DetectorModel: a.Models.ResolveVAD,
 	}
 	return a
 }
@@ -66,7 +67,7 @@ func New(p paths.Paths, settings func() *config.Config, log *slog.Logger, stderr
 	a.launcher = &engine.Launcher{
 		Program: engineCommand(p, c, a.Models.Dir), Socket: p.EngineSocket, Stderr: stderr, Log: log,
 	}
-	a.Service.Engine = a.Engine
+	a.Service.Engine, a.Service.Detector = a.Engine, a.Engine
 	a.Service.Decoder = &decode.Decoder{Program: decoderCommand(p, c)}
 	a.Service.Stuck = a.launcher.Kill
 	socket, err := a.launcher.Listen()
@@ -84,7 +85,7 @@ func New(p paths.Paths, settings func() *config.Config, log *slog.Logger, stderr
 
 // Store is the models on this machine.
 func Store(p paths.Paths, c *config.Config) *model.Store {
-	return &model.Store{Dir: cmp.Or(c.Models.Directory, p.Models), Proc: p.Proc, Cgroup: p.Cgroup}
+	return &model.Store{Dir: cmp.Or(c.Models.Directory, p.Models), Bundled: p.Bundled(), Proc: p.Proc, Cgroup: p.Cgroup}
 }
 
 // Programs are the files that must be there for a recording to be transcribed.

@@ -100,6 +100,11 @@ func (p Parts) work() []component.Component {
 			Without: "recordings are refused with 503; pages, health and models answer", Search: p.engineFiles(), Check: p.checkEngine,
 		},
 		{
+			Name: "vad", Does: "speech detection by a model", Needs: []string{"state"}, Checked: "its file is in the release or among the models", Every: 5 * time.Second,
+			Without: "speech is told from silence by loudness, which transcripts say: music and noise are decoded, too",
+			Search:  append(p.modelDirectories(), p.Paths.Bundled()), Check: p.checkVAD,
+		},
+		{
 			Name: "memory", Does: "room for the model in use", Needs: []string{"models"}, Checked: "what is available, against what the model needs",
 			Without: "the engine may fail: a smaller model is advised", Check: p.checkMemory,
 		},
@@ -137,7 +142,6 @@ func (p Parts) updater() component.Component {
 // planned is what is not there yet.
 func planned() []component.Component {
 	return []component.Component{
-		{Name: "vad", Does: "speech detection by a model", Planned: later, Without: "windows are cut where the sound is quiet"},
 		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
 		{Name: "maintenance", Does: "maintenance mode", Planned: later, Without: "the enterprise maintenance keys answer false with this reason"},
 	}
@@ -276,6 +280,17 @@ func (p Parts) checkModels(context.Context) (string, error) {
 	}
 	return "", fault.New(fault.Unavailable, "model_damaged", "the model %s is damaged", name).Because(err).
 		Try("whisper-appliance models pull %s", name)
+}
+
+func (p Parts) checkVAD(context.Context) (string, error) {
+	if p.config().VAD.Detector == "loudness" {
+		return "by loudness, as the settings say", nil
+	}
+	if file, ok := p.Appliance.Models.ResolveVAD(); ok {
+		return file, nil
+	}
+	return "", fault.New(fault.Unavailable, "detector_missing", "the speech detector's model is not installed: speech is told from silence by loudness").
+		Try("whisper-appliance models pull silero")
 }
 
 func (p Parts) checkMemory(context.Context) (string, error) {

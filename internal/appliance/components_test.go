@@ -132,6 +132,41 @@ func TestComponentsBroken(t *testing.T) {
 	}
 }
 
+// TestDetectorComponent: it is well with the release's model, or where nobody
+// wants one, and says else how to get it.
+func TestDetectorComponent(t *testing.T) {
+	for _, c := range []struct {
+		name, detector string
+		size           int64 // of the release's model
+		code, about    string
+	}{
+		{"bundled", "auto", 885_098, "", "ggml-silero-v6.2.0.bin"},
+		{"missing", "auto", 0, "detector_missing", ""},
+		{"broken off", "auto", 1000, "detector_missing", ""},
+		{"not wanted", "loudness", 0, "", "loudness"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := box(t)
+			p.Config().VAD.Detector = c.detector
+			if c.size > 0 {
+				file := filepath.Join(p.Paths.Bundled(), "ggml-silero-v6.2.0.bin")
+				touch(t, file, "")
+				if err := os.Truncate(file, c.size); err != nil {
+					t.Fatal(err)
+				}
+			}
+			about, err := p.checkVAD(t.Context())
+			var f *fault.Error
+			if errors.As(err, &f) && (f.Code != c.code || f.Hint != "whisper-appliance models pull silero") || (err != nil) != (c.code != "") {
+				t.Errorf("%v, want %q", err, c.code)
+			}
+			if !strings.Contains(about, c.about) {
+				t.Errorf("says %q, want %q", about, c.about)
+			}
+		})
+	}
+}
+
 // TestComponentsCanBeShown: the list is complete without anything behind it.
 func TestComponentsCanBeShown(t *testing.T) {
 	list := Parts{}.Components()

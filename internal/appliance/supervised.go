@@ -21,7 +21,8 @@ func Supervised(p paths.Paths, c func() *config.Config, log *slog.Logger,
 	a := assemble(p, c, log)
 	a.unit = &engineUnit{name: systemd.EngineService(p.SlotName), ask: ask}
 	a.Service.Decoder = socketDecoder(p)
-	a.Service.Engine = &patientEngine{Client: a.Engine, down: a.unit.down}
+	patient := &patientEngine{Client: a.Engine, down: a.unit.down}
+	a.Service.Engine, a.Service.Detector = patient, patient
 	return a
 }
 
@@ -107,6 +108,13 @@ func (e *patientEngine) Transcribe(ctx context.Context, req engine.WindowRequest
 		heard.Store(true)
 		observe(ev)
 	})
+}
+
+// Detect is engine.Client's, with the same error.
+func (e *patientEngine) Detect(ctx context.Context, req engine.VADRequest, pcm []float32) (engine.VADResponse, error) {
+	ctx, _, end := patience(ctx, e.down)
+	defer end()
+	return e.Client.Detect(ctx, req, pcm)
 }
 
 // patience ends ctx, with a Failure that says why, when no engine can be had

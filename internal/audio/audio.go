@@ -1,7 +1,7 @@
 // Package audio holds recordings the way the engine wants them: 16 kHz mono
 // float32 PCM. It reads WAV files that already fit, keeps PCM in a file of no
-// name while a job lasts, measures its energy and cuts it into windows at its
-// quietest points.
+// name while a job lasts, measures its energy, tells loud from silent where no
+// better detector does, and packs speech into windows, which end in pauses.
 //
 // PCM at rest is f32le, not s16le: it is what the decoder sends and what the
 // engine takes, so nothing is converted, rounded or clipped between them, and

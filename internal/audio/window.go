@@ -8,17 +8,24 @@ import (
 // MaxWindow is the longest window: what the engine takes at once.
 const MaxWindow = 30 * time.Second
 
-// Window is a stretch of a recording, from its beginning.
+// Window is a stretch of a recording, from its beginning, that is decoded at once.
 type Window struct {
 	Start, End time.Duration
-	Silent     bool // surely nothing is said: need not be decoded
+	Speech     []Span // what in it is speech, in order; never empty
+}
+
+// Length is how long the window lasts.
+func (w Window) Length() time.Duration { return w.End - w.Start }
+
+// Cutting says how windows are made of speech.
+type Cutting struct {
+	Longest time.Duration // of a window; 0 and more than MaxWindow mean MaxWindow; at least 1 s
+	Pad     time.Duration // of sound kept before and after a window's speech, where there is as much
+	Gap     time.Duration // silence between two spans that is in no window; 0 = 5 s
 }
 
 const (
-	// minSilence is the shortest silence that is worth a window of its own.
-	minSilence = 500 // frames: 5 s
-	// guard of a silence stays with the speech beside it: breath, a soft onset, an echo.
-	guard = 50 // frames
+	defaultGap = 5 * time.Second
 	// minPause is the shortest gap taken for a pause: the closure of a
 	// plosive is shorter, mostly.
 	minPause = 15 // frames
@@ -26,89 +33,136 @@ const (
 	longPause = 100 // frames
 )
 
-// CutWindows cuts src into consecutive windows of at most longest each (0 and
-// more than MaxWindow mean MaxWindow; at least 1 s). Every sample is in exactly
-// one of them. Cuts fall into the longest and latest pause of each window's
-// second half; silences of 5 s and more become windows of their own, Silent.
-// A recording that fits into one window is one window; without any sample
-// there is none. The same PCM always gives the same windows. It reads src once
-// and keeps 4 bytes for each 10 ms.
-func CutWindows(src Source, longest time.Duration) ([]Window, error) {
-	if longest <= 0 || longest > MaxWindow {
-		longest = MaxWindow
+// Windows packs speech, in any order, into as few windows as hold it: each is
+// filled with one span after the other as long as it is not too long. Windows
+// are in order and do not overlap, and each span is in exactly one. Only a span
+// that is too long in itself is cut, into pieces that each are in one window:
+// within its longest and latest pause, or else where it is quietest. What is no
+// speech and not near it is in no window. The same input gives the same windows.
+func (c Cutting) Windows(src Source, speech []Span) ([]Window, error) {
+	c = c.defaults()
+	total := Duration(src.Samples())
+	var pieces []Span
+	for _, s := range Joined(speech, total) {
+		cut, err := c.split(src, s)
+		if err != nil {
+			return nil, err
+		}
+		pieces = append(pieces, cut...)
 	}
-	longest = max(longest, time.Second)
-	frames, err := Energy(src)
+	return c.pack(pieces, total), nil
+}
+
+func (c Cutting) defaults() Cutting {
+	if c.Longest <= 0 || c.Longest > MaxWindow {
+		c.Longest = MaxWindow
+	}
+	c.Longest = max(c.Longest, time.Second)
+	c.Pad = max(c.Pad, 0)
+	if c.Gap <= 0 {
+		c.Gap = defaultGap
+	}
+	return c
+}
+
+// pack fills windows with pieces, none of which is too long.
+func (c Cutting) pack(pieces []Span, total time.Duration) []Window {
+	var windows []Window
+	for i := 0; i < len(pieces); {
+		n := c.fitting(pieces[i:])
+		w := Window{Speech: pieces[i : i+n : i+n]}
+		before, after := time.Duration(0), total
+		if i > 0 {
+			before = pieces[i-1].End
+		}
+		if i += n; i < len(pieces) {
+			after = pieces[i].Start
+		}
+		windows = append(windows, c.padded(w, before, after, total))
+	}
+	return windows
+}
+
+// fitting is how many of pieces go into one window, at least one.
+func (c Cutting) fitting(pieces []Span) int {
+	n := 1
+	for ; n < len(pieces); n++ {
+		if pieces[n].Start-pieces[n-1].End >= c.Gap || pieces[n].End-pieces[0].Start+2*c.Pad > c.Longest {
+			break
+		}
+	}
+	return n
+}
+
+// padded gives w its bounds. Speech before and after belongs to other windows,
+// with which it shares what is between; the recording's ends are nobody's.
+func (c Cutting) padded(w Window, before, after, total time.Duration) Window {
+	first, last := w.Speech[0].Start, w.Speech[len(w.Speech)-1].End
+	left, right := first-before, after-last
+	if before > 0 {
+		left /= 2
+	}
+	if after < total {
+		right /= 2
+	}
+	room := (c.Longest - (last - first)) / 2
+	w.Start, w.End = first-min(c.Pad, left, room), last+min(c.Pad, right, room)
+	return w
+}
+
+// split cuts s where it is longer than a window may be.
+func (c Cutting) split(src Source, s Span) ([]Span, error) {
+	if s.Length() <= c.Longest {
+		return []Span{s}, nil
+	}
+	frames, err := Energy(section{src, SamplesIn(s.Start), SamplesIn(s.Length())})
 	if err != nil {
 		return nil, fmt.Errorf("measure energy: %w", err)
 	}
-	if len(frames) == 0 {
-		return nil, nil
-	}
-	c := cutter{frames: frames, longest: int(longest / FrameLength)}
-	c.cutAll()
-	c.windows[len(c.windows)-1].End = Duration(src.Samples())
-	return c.windows, nil
-}
-
-// cutter works in frames; the last of them may be shorter than the others.
-type cutter struct {
-	frames  []float32 // dBFS
-	longest int       // frames
-	windows []Window
-}
-
-func (c *cutter) cutAll() {
-	threshold := silenceThreshold(c.frames)
-	if len(c.frames) <= c.longest {
-		silent := longestRun(c.frames, threshold) == len(c.frames)
-		c.add(0, len(c.frames), silent)
-		return
-	}
-	at := 0
-	for _, s := range silences(c.frames, threshold) {
-		c.cutSpeech(at, s.from)
-		c.cutSilence(s.from, s.to)
-		at = s.to
-	}
-	c.cutSpeech(at, len(c.frames))
-}
-
-func (c *cutter) add(from, to int, silent bool) {
-	c.windows = append(c.windows, Window{
-		Start:  time.Duration(from) * FrameLength,
-		End:    time.Duration(to) * FrameLength,
-		Silent: silent,
-	})
-}
-
-func (c *cutter) cutSilence(from, to int) {
-	for ; from < to; from += c.longest {
-		c.add(from, min(from+c.longest, to), true)
-	}
-}
-
-// cutSpeech cuts until the rest fits. The last cut leaves the rest a sixth of
-// a window at least, as a snippet of a word is the hardest to understand.
-func (c *cutter) cutSpeech(from, to int) {
-	for to-from > c.longest {
-		lo := from + c.longest/2
-		hi := min(from+c.longest, to-c.longest/6)
-		cut := c.bestCut(from, lo, hi)
-		c.add(from, cut, false)
+	var pieces []Span
+	from := s.Start
+	for _, at := range cuts(frames, int(c.Longest/FrameLength)) {
+		cut := s.Start + frameStart(at)
+		pieces = append(pieces, Span{from, cut})
 		from = cut
 	}
-	if from < to {
-		c.add(from, to, false)
+	return append(pieces, Span{from, s.End}), nil
+}
+
+// section is a part of a Source.
+type section struct {
+	Source
+	from, samples int64
+}
+
+func (s section) Samples() int64 { return s.samples }
+
+func (s section) ReadSamples(p []float32, from int64) (int, error) {
+	return s.Source.ReadSamples(p, s.from+from)
+}
+
+// cuts are the frames to cut before, so that no piece is longer than longest.
+// The last one leaves the rest a sixth of that at least, as a snippet of a word
+// is the hardest to understand.
+func cuts(frames []float32, longest int) []int {
+	var at []int
+	from, to := 0, len(frames)
+	for to-from > longest {
+		lo := from + longest/2
+		hi := min(from+longest, to-longest/6)
+		from = bestCut(frames, from, lo, hi)
+		at = append(at, from)
 	}
+	return at
 }
 
 // bestCut finds the frame between lo and hi to cut before: the middle of the
-// best pause, or where there is none the quietest tenth of a second.
-func (c *cutter) bestCut(from, lo, hi int) int {
-	threshold := pauseThreshold(c.frames[from:hi])
+// best pause, or where there is none the quietest tenth of a second. from is
+// where the piece begins.
+func bestCut(frames []float32, from, lo, hi int) int {
+	threshold := pauseThreshold(frames[from:hi])
 	best, bestScore := -1, 0.0
-	for _, r := range runs(c.frames[lo:hi], threshold) {
+	for _, r := range runs(frames[lo:hi], threshold) {
 		if r.to-r.from < minPause {
 			continue
 		}
@@ -120,7 +174,7 @@ func (c *cutter) bestCut(from, lo, hi int) int {
 	if best > lo {
 		return best
 	}
-	return c.quietestPoint(lo, hi)
+	return quietestPoint(frames, lo, hi)
 }
 
 // pauseScore weighs a pause of n frames; late is where in the search it lies,
@@ -134,12 +188,12 @@ func pauseScore(n int, late float64) float64 {
 }
 
 // quietestPoint is the middle of the quietest 100 ms between lo and hi.
-func (c *cutter) quietestPoint(lo, hi int) int {
+func quietestPoint(frames []float32, lo, hi int) int {
 	const width = 10
 	best, bestSum := hi, float32(0)
 	for i := lo; i+width <= hi; i++ {
 		var sum float32
-		for _, db := range c.frames[i : i+width] {
+		for _, db := range frames[i : i+width] {
 			sum += db
 		}
 		if best == hi || sum <= bestSum {
@@ -156,60 +210,4 @@ func pauseThreshold(frames []float32) float32 {
 	floor, loud := spread(frames)
 	floor = max(floor, loud-50)
 	return floor + 0.35*(loud-floor)
-}
-
-// silenceThreshold is the level below which surely nobody speaks. It has to
-// be near the recording's own floor, far below its loud level, and low as
-// such: a quiet voice in a loud recording stays above it. Only what is below
-// -75 dBFS, six steps of 16 bits, is silence anywhere.
-func silenceThreshold(frames []float32) float32 {
-	floor, loud := spread(frames)
-	return max(-75, min(floor+6, loud-35, -50))
-}
-
-// span is frames from up to but not including to.
-type span struct{ from, to int }
-
-// runs lists the stretches of frames below threshold.
-func runs(frames []float32, threshold float32) []span {
-	var list []span
-	start := -1
-	for i, db := range frames {
-		switch {
-		case db < threshold && start < 0:
-			start = i
-		case db >= threshold && start >= 0:
-			list, start = append(list, span{start, i}), -1
-		}
-	}
-	if start >= 0 {
-		list = append(list, span{start, len(frames)})
-	}
-	return list
-}
-
-func longestRun(frames []float32, threshold float32) int {
-	longest := 0
-	for _, r := range runs(frames, threshold) {
-		longest = max(longest, r.to-r.from)
-	}
-	return longest
-}
-
-// silences lists the stretches that get windows of their own, without their guards.
-func silences(frames []float32, threshold float32) []span {
-	var list []span
-	for _, r := range runs(frames, threshold) {
-		if r.to-r.from < minSilence {
-			continue
-		}
-		if r.from > 0 {
-			r.from += guard
-		}
-		if r.to < len(frames) {
-			r.to -= guard
-		}
-		list = append(list, r)
-	}
-	return list
 }

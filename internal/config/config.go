@@ -21,6 +21,7 @@ type Config struct {
 	Auth          Auth          `toml:"auth" doc:"Who may. Whatever changes the appliance needs root on its Unix socket, or a key with the scope admin."`
 	Models        Models        `toml:"models" doc:"Whisper's models."`
 	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
+	VAD           VAD           `toml:"vad" doc:"How speech is found in a recording. What is no speech is not decoded."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
 	Update        Update        `toml:"update" doc:"How the appliance keeps itself up to date. Root's updater reads config.toml and config.d alone, nothing that the page saved here: the page has a policy of its own with the updater, and what is set here wins over it."`
@@ -71,9 +72,19 @@ type Engine struct {
 	Device     string        `toml:"device" oneof:"cpu" doc:"What computes. This version knows the CPU alone, and picks the fastest code for it."`
 }
 
+// VAD is the [vad] section.
+type VAD struct {
+	Detector  string `toml:"detector" oneof:"auto loudness" doc:"auto: by the model silero, or where it is not installed by loudness, which transcripts say. loudness: whatever is not silent is taken for speech, music and noise too."`
+	Threshold int    `toml:"threshold" min:"1" max:"99" doc:"How sure the model must be of speech, in percent. Less finds quiet voices, more leaves out singing and crowds."`
+}
+
 // Transcription is the [transcription] section.
 type Transcription struct {
 	Language    string        `toml:"language" check:"language" doc:"The language spoken, such as \"en\" or \"de\"; \"auto\" means that it is detected."`
+	Detect      string        `toml:"detect" oneof:"once window" doc:"How often a language is detected: once from the first speech, or anew in each window of up to 30 seconds, for recordings in several languages."`
+	ShortPass   bool          `toml:"short_pass" doc:"Look at short recordings for only as long as they are, not at 30 seconds always: two to three times as fast."`
+	SecondLook  bool          `toml:"second_look" doc:"Decode a passage again where its text looks wrong (a loop, unlikely words, speech without text), and keep the better one."`
+	CarryText   bool          `toml:"carry_text" doc:"Give the text of the window before to each window as its prompt. It may keep names alike, and makes more errors with the small models."`
 	BeamSize    int           `toml:"beam_size" min:"0" max:"8" doc:"Hypotheses kept by beam search; below 2 decoding is greedy."`
 	BestOf      int           `toml:"best_of" min:"1" max:"8" doc:"Candidates when a passage is tried again at a higher temperature."`
 	MaxDuration time.Duration `toml:"max_duration" min:"1s" doc:"The longest recording taken."`
@@ -115,7 +126,8 @@ func Default() *Config {
 		Auth:          Auth{OpenTo: "private"},
 		Models:        Models{Default: "base"},
 		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Device: "cpu"},
-		Transcription: Transcription{Language: "auto", BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
+		VAD:           VAD{Detector: "auto", Threshold: 50},
+		Transcription: Transcription{Language: "auto", Detect: "once", ShortPass: true, SecondLook: true, BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},
 		Update:        Update{Channel: "stable", Automatic: "download", Window: "02:00-05:00", Trial: 10 * time.Minute, Rollout: -1, Keep: 1000},
 		Log:           Log{Level: "info", Format: "auto"},

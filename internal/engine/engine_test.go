@@ -328,6 +328,25 @@ func TestVAD(t *testing.T) {
 	}
 }
 
+// TestBundledModel: what the release brings is found after the model directory,
+// and nothing else is.
+func TestBundledModel(t *testing.T) {
+	bundled := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bundled, "own.bin"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := serve(t, func(s *engine.Server) { s.Bundled = bundled })
+	for name, code := range map[string]string{
+		"own.bin": "", "vad.bin": "", "none.bin": engine.CodeNoModel, "../own.bin": engine.CodeBadRequest,
+	} {
+		_, err := c.Detect(t.Context(), engine.VADRequest{Model: name}, make([]float32, engine.SampleRate))
+		var f *engine.Failure
+		if code == "" && err != nil || code != "" && (!errors.As(err, &f) || f.Code != code) {
+			t.Errorf("%s: %v, want code %q", name, err, code)
+		}
+	}
+}
+
 // launch starts a Launcher whose engine is this test binary.
 func launch(t *testing.T, idleExit string) (*engine.Client, *engine.Launcher) {
 	t.Helper()

@@ -22,7 +22,8 @@ import (
 // at a time.
 type Server struct {
 	Backend Backend
-	Models  string // directory of model files; no other file is opened
+	Models  string // directory of model files
+	Bundled string // the release's own, looked in after Models; "" = none. No other file is opened
 	Threads int    // for a window that does not say; 0 = every core
 	Stay    Stay   // until a request says otherwise
 	Log     *slog.Logger
@@ -233,13 +234,20 @@ func (s *Server) ensure(file string, loading func()) error {
 	return nil
 }
 
-// path keeps a request inside the model directory.
+// path keeps a request inside the directories of models.
 func (s *Server) path(file string) (string, error) {
 	if file == "" || file != filepath.Base(file) || file[0] == '.' {
 		return "", &Failure{CodeBadRequest, fmt.Sprintf("model %q is not a file name in the model directory", file)}
 	}
 	path := filepath.Join(s.Models, file)
-	if _, err := os.Stat(path); err != nil {
+	_, err := os.Stat(path)
+	if err != nil && s.Bundled != "" {
+		bundled := filepath.Join(s.Bundled, file)
+		if _, err := os.Stat(bundled); err == nil {
+			return bundled, nil
+		}
+	}
+	if err != nil {
 		return "", &Failure{CodeNoModel, fmt.Sprintf("no model file %s: %v", file, errors.Unwrap(err))}
 	}
 	return path, nil

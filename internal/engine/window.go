@@ -133,6 +133,10 @@ func (s *Server) watch(call string, most time.Duration) (beat, end func()) {
 	return s.Watch(call, most)
 }
 
+// vadThreads is best for a detector so small: a second thread would spend its
+// time waiting for the first, and minutes of sound take twenty times as long.
+const vadThreads = 1
+
 // ensureVAD has the detector in memory; the caller holds the turn.
 func (s *Server) ensureVAD(path string) error {
 	if s.vad != nil && s.vadFile == path {
@@ -143,7 +147,7 @@ func (s *Server) ensureVAD(path string) error {
 		s.vad = nil
 	}
 	_, end := s.watch("load "+filepath.Base(path), loadMost)
-	v, err := s.Backend.LoadVAD(path, s.threads(0))
+	v, err := s.Backend.LoadVAD(path, vadThreads)
 	end()
 	if err != nil {
 		return fmt.Errorf("load %s: %w", filepath.Base(path), err)

@@ -13,7 +13,7 @@ func TestLookup(t *testing.T) {
 	for given, want := range map[string]string{
 		"tiny": "tiny", "large": "large-v3", "turbo": "large-v3-turbo", "Large": "large-v3",
 		"ggml-base.en.bin": "base.en", "whisper-small": "small", " medium ": "medium",
-		"TINY-Q8_0": "tiny-q8_0", "silero-v6.2.0": "silero-v6.2.0",
+		"TINY-Q8_0": "tiny-q8_0", "silero-v6.2.0": "silero-v6.2.0", "silero": "silero-v6.2.0",
 	} {
 		e, err := Lookup(given)
 		if err != nil || e.Name != want {
@@ -25,7 +25,7 @@ func TestLookup(t *testing.T) {
 func TestLookupOfUnknownNamesNamesNearOnes(t *testing.T) {
 	for given, near := range map[string]string{
 		"tinny": "tiny", "bass": "base", "large-v4": "large-v3", "smal.en": "small.en",
-		"large-v3-turb": "large-v3-turbo", "silero": "silero-v6.2.0",
+		"large-v3-turb": "large-v3-turbo", "siler": "silero-v6.2.0",
 	} {
 		_, err := Lookup(given)
 		f := wantFault(t, err, fault.NotFound, "unknown_model")

@@ -74,6 +74,8 @@ func canonical(name string) string {
 	switch lower := strings.ToLower(name); lower {
 	case "large":
 		return "large-v3"
+	case "silero":
+		return "silero-v6.2.0"
 	case "turbo", "large-turbo":
 		return "large-v3-turbo"
 	default:

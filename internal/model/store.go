@@ -14,7 +14,8 @@ import (
 // Store is the directory of models. Its methods may be called at once from
 // several goroutines and processes.
 type Store struct {
-	Dir string // made when something is first written to it
+	Dir     string // made when something is first written to it
+	Bundled string // models that came with the release, looked in after Dir and never written; "" = none
 
 	// Where memory is looked up: the roots of procfs and of the control groups.
 	// Empty: memory is not looked up and nobody is warned.
@@ -170,14 +171,20 @@ func (s *Store) Sound(name string) (file string, err error) {
 }
 
 // ResolveVAD gives the file name of the newest speech detection model that the
-// catalogue knows and that is installed, false where there is none.
+// catalogue knows and that is installed or bundled, false where there is none.
 func (s *Store) ResolveVAD() (file string, ok bool) {
 	for _, e := range slices.Backward(Catalogue()) {
-		if st, err := os.Stat(s.path(e.Name)); e.Kind == VAD && err == nil && st.Size() == e.Size {
+		if e.Kind == VAD && (whole(e, s.Dir) || s.Bundled != "" && whole(e, s.Bundled)) {
 			return e.File(), true
 		}
 	}
 	return "", false
+}
+
+// whole tells whether dir has a file of e's name and size.
+func whole(e Entry, dir string) bool {
+	st, err := os.Stat(filepath.Join(dir, e.File()))
+	return err == nil && st.Mode().IsRegular() && st.Size() == e.Size
 }
 
 // Remove deletes a model with all that belongs to it, a begun download too.

@@ -82,6 +82,9 @@ func TestResolve(t *testing.T) {
 		_, err = s.Resolve(name)
 		wantFault(t, err, fault.NotFound, "unknown_model")
 	}
+	if e, err := Lookup("silero"); err != nil || e.Kind != VAD {
+		t.Errorf("silero is %+v, %v", e, err)
+	}
 	_, err = s.Resolve("silero-v6.2.0")
 	wantFault(t, err, fault.BadInput, "wrong_model_kind")
 	if file, ok := s.ResolveVAD(); !ok || file != "ggml-silero-v6.2.0.bin" {
@@ -89,6 +92,33 @@ func TestResolve(t *testing.T) {
 	}
 	_, err = s.Path("../escape")
 	wantFault(t, err, fault.BadInput, "bad_model_name")
+}
+
+// TestBundledDetector: the release's own serves where the directory has none, or
+// only the beginning of one.
+func TestBundledDetector(t *testing.T) {
+	name := "ggml-silero-v6.2.0.bin"
+	for _, c := range []struct {
+		what         string
+		own, bundled []byte
+		want         bool
+	}{
+		{"neither", nil, nil, false},
+		{"the release's", nil, vadFile(), true},
+		{"one's own", vadFile(), nil, true},
+		{"a broken one of one's own", []byte("x"), vadFile(), true},
+		{"both broken", []byte("x"), []byte("y"), false},
+	} {
+		s := &Store{Dir: t.TempDir(), Bundled: t.TempDir()}
+		for dir, data := range map[string][]byte{s.Dir: c.own, s.Bundled: c.bundled} {
+			if data != nil {
+				write(t, filepath.Join(dir, name), data)
+			}
+		}
+		if file, ok := s.ResolveVAD(); ok != c.want || ok && file != name {
+			t.Errorf("%s: %q, %t", c.what, file, ok)
+		}
+	}
 }
 
 func TestRemove(t *testing.T) {

@@ -140,6 +140,9 @@ func (p Paths) EngineProgram() []string {
 	}
 }
 
+// Bundled is the directory of the models that the slot's release brings.
+func (p Paths) Bundled() string { return filepath.Join(p.Slot, "share", "models") }
+
 // Order is the file in which the updater tells the fetcher what to bring. Its
 // directory is the group's of the fetcher, and nobody else's.
 func (p Paths) Order() string { return filepath.Join(p.UpdaterRun, "order", "request.json") }

@@ -30,6 +30,9 @@ func (q Request) Job(models *model.Store, c *config.Config) (Job, error) {
 	job := Job{
 		Task: cmp.Or(q.Task, transcript.Transcribe), Prompt: q.Prompt, Words: q.Words,
 		BeamSize: c.Transcription.BeamSize, BestOf: c.Transcription.BestOf, Threads: c.Engine.Threads,
+		ByLoudness: c.VAD.Detector == "loudness", Threshold: float64(c.VAD.Threshold) / 100,
+		FullContext: !c.Transcription.ShortPass, OneLook: !c.Transcription.SecondLook,
+		PreviousText: c.Transcription.CarryText, EachLanguage: c.Transcription.Detect == "window",
 	}
 	if !utf8.ValidString(q.Prompt) || strings.ContainsRune(q.Prompt, 0) {
 		return job, fault.New(fault.BadInput, "invalid_value", "the prompt is no text: it must be UTF-8 without NUL").On("prompt")

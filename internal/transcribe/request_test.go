@@ -58,6 +58,15 @@ func TestRequestJob(t *testing.T) {
 			},
 			want: Job{Model: "tiny", ModelFile: "ggml-tiny.bin", Language: "fr", Task: transcript.Transcribe, BeamSize: 4, BestOf: 2, Threads: 3},
 		},
+		"the settings' ways": {
+			settings: func(c *config.Config) {
+				c.VAD.Detector, c.VAD.Threshold = "loudness", 30
+				c.Transcription.Detect, c.Transcription.CarryText = "window", true
+				c.Transcription.ShortPass, c.Transcription.SecondLook = false, false
+			},
+			want: Job{Model: "tiny", ModelFile: "ggml-tiny.bin", Task: transcript.Transcribe, BestOf: 5, ByLoudness: true, Threshold: 0.3,
+				FullContext: true, OneLook: true, PreviousText: true, EachLanguage: true},
+		},
 		"auto against the settings": {
 			q:        Request{Language: "auto"},
 			settings: func(c *config.Config) { c.Transcription.Language = "fr" },
@@ -68,6 +77,9 @@ func TestRequestJob(t *testing.T) {
 			conf := settings("tiny")
 			if c.settings != nil {
 				c.settings(conf)
+			}
+			if c.want.Threshold == 0 {
+				c.want.Threshold = 0.5
 			}
 			got, err := c.q.Job(store, conf)
 			if err != nil || got != c.want {

@@ -33,6 +33,20 @@ func absolute(s engine.Segment, w audio.Window, temperature float64) transcript.
 	return seg
 }
 
+// inOrder is s with all its times at or after at, words in order.
+func inOrder(s transcript.Segment, at time.Duration) transcript.Segment {
+	s.Start = max(s.Start, at)
+	s.End = max(s.End, s.Start)
+	at = s.Start
+	for i := range s.Words {
+		w := &s.Words[i]
+		w.Start = min(max(w.Start, at), s.End)
+		w.End = min(max(w.End, w.Start), s.End)
+		at = w.End
+	}
+	return s
+}
+
 // joined gives a window's first segment the space between it and the text
 // before it where both sides are of a script that writes spaces. Whisper
 // begins a window with one in most languages, but not always.
@@ -51,3 +65,8 @@ func joined(before string, s transcript.Segment) transcript.Segment {
 
 // writesSpaces is false for space itself, too.
 func writesSpaces(r rune) bool { return !unicode.IsSpace(r) && !transcript.UnspacedRune(r) }
+
+// wordRune is what words are made of.
+func wordRune(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r) || r == '\''
+}

@@ -1,8 +1,11 @@
 // Package transcribe turns a recording into a transcript: it has it decoded to
-// PCM, cuts that into windows, has the engine decode one window after the
-// other, and puts the segments together with absolute times. The window is the
-// unit of everything here: of progress, fairness and cancellation. Several
-// jobs run at once and take turns by the window, first come, first served.
+// PCM, finds speech in that, packs it into windows, has the engine decode one
+// window after the other, looks at each result and has it decoded anew where
+// that looks wrong, and puts the segments together with absolute times. The
+// window is the unit of everything here: of progress, fairness and
+// cancellation. Several jobs run at once and take turns at the engine, first
+// come, first served. What is kept of a recording in memory are its spans of
+// speech and one window's samples, however long it is.
 //
 // It trusts neither the recording (the decoder is a process in a sandbox) nor
 // the engine (a window whose engine crashes is tried once more with the next
@@ -51,6 +54,11 @@ type Service struct {
 	Timeout time.Duration // for decoding the media; 0 = none
 	Log     *slog.Logger
 
+	// Detector finds speech with the model that DetectorModel names; where either
+	// is nil, or there is no model, speech is what is not silent.
+	Detector      Detector
+	DetectorModel func() (file string, ok bool)
+
 	// Stuck is called when a window takes longer than any window may: the
 	// engine is frozen and has to be ended. nil = nobody can.
 	Stuck func()
@@ -91,6 +99,13 @@ type Job struct {
 	BeamSize    int     // < 2 = greedy
 	BestOf      int     // candidates above temperature 0
 	Threads     int     // 0 = the engine's choice
+
+	ByLoudness   bool    // find speech without the detector
+	Threshold    float64 // of the detector, 0 to 1; 0 = its own
+	FullContext  bool    // never cut the encoder's context to a short window
+	OneLook      bool    // take each result as it comes
+	PreviousText bool    // the text of the window before is a prompt, too
+	EachLanguage bool    // detect the language of each window, not the first's alone
 }
 
 // Phase is how far a job has come.
@@ -100,15 +115,16 @@ type Phase string
 // business; from then on text follows.
 const (
 	Decoding    Phase = "decoding"
-	Waiting     Phase = "waiting" // for a turn at the engine
-	Loading     Phase = "loading" // the model into memory
+	Detecting   Phase = "detecting" // where speech is; left out where that takes no time
+	Waiting     Phase = "waiting"   // for a turn at the engine
+	Loading     Phase = "loading"   // the model into memory
 	Recognising Phase = "recognising"
 )
 
 // Update tells how a job is doing. Segments are new and final.
 type Update struct {
 	Phase    Phase
-	Done     time.Duration // of the recording
+	Done     time.Duration // of the recording, in this phase
 	Total    time.Duration // of the recording, 0 until it is known
 	Language string        // once it is known
 	Segments []transcript.Segment
@@ -128,27 +144,44 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 	if err != nil {
 		return nil, err
 	}
-	windows, err := audio.CutWindows(pcm, 0)
-	if err != nil {
-		return nil, err
-	}
 	r := &run{Service: s, job: job, pcm: pcm, observe: observe, result: &transcript.Transcript{
 		Task: job.Task, Language: job.Language, Duration: pcm.Duration(), Model: job.Model,
 	}}
 	if info.Note != "" {
-		r.result.Notes = append(r.result.Notes, info.Note)
+		r.note(info.Note)
 	}
-	observe(Update{Phase: Waiting, Total: r.result.Duration})
+	windows, err := r.windows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.observe(Update{Phase: Waiting, Total: r.result.Duration})
 	for i, w := range windows {
 		if err := r.window(ctx, w); err != nil {
 			return nil, describe(ctx, err, job, i, w)
 		}
 	}
+	if ctx.Err() != nil {
+		return nil, canceled(ctx)
+	}
+	r.progress(r.result.Duration)
 	if len(r.result.Segments) == 0 {
-		r.result.Notes = append(r.result.Notes, "no speech was found")
+		r.note("no speech was found")
 	}
 	return r.result, nil
 }
+
+// windows finds speech and packs it.
+func (r *run) windows(ctx context.Context) ([]audio.Window, error) {
+	speech, err := r.speech(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return audio.Cutting{Pad: pad}.Windows(r.pcm, speech)
+}
+
+// pad is how much sound around speech is decoded with it: half of it cost a
+// tenth more errors in long recordings.
+const pad = 400 * time.Millisecond
 
 // decode fills pcm, not with more decoders at a time than the machine has room for.
 func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (decode.Info, error) {
@@ -167,91 +200,124 @@ type run struct {
 	pcm     *audio.PCMFile
 	observe func(Update)
 	result  *transcript.Transcript
-	last    string // text of the last segment that has any
+	done    time.Duration // of the recording, as was told
+	last    string        // text of the last segment that has any
+	prompt  string        // text of the window before, where it can be believed
+
+	detected bool // a detector says where speech is; else it is what is loud
+}
+
+func (r *run) note(text string) { r.result.Notes = append(r.result.Notes, text) }
+
+// progress tells that the recording is done up to a place. What is decoded a
+// second time does not take it back.
+func (r *run) progress(done time.Duration) {
+	if done < r.done || done == r.done && done == r.result.Duration {
+		return
+	}
+	r.done = done
+	r.observe(Update{Phase: Recognising, Done: done, Total: r.result.Duration, Language: r.result.Language})
 }
 
 // window decodes one window and appends its segments.
 func (r *run) window(ctx context.Context, w audio.Window) error {
-	if w.Silent {
-		r.observe(Update{Phase: Recognising, Done: w.End, Total: r.result.Duration, Language: r.result.Language})
-		return ctx.Err()
-	}
 	pcm, err := r.pcm.ReadWindow(w.Start, w.End)
 	if err != nil {
 		return err
 	}
-	if err := r.turns.take(ctx); err != nil {
-		return err
-	}
-	defer r.turns.give()
-	segments, done, err := r.attempt(ctx, w, pcm)
-	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
-		r.Log.Warn("engine broke off; trying the window again", "job", r.job.ID, "start", w.Start, "error", err)
-		segments, done, err = r.attempt(ctx, w, pcm)
-	}
+	h, err := r.hear(ctx, w, pcm)
 	if err != nil {
 		return err
 	}
-	r.add(w, segments, done)
+	r.add(w, h)
 	return nil
 }
 
-// attempt hands the window to the engine and collects its segments.
-func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32) ([]engine.Segment, engine.Done, error) {
-	limit := max(cmp.Or(r.WindowLimit, windowLeast), windowFactor*time.Duration(r.slowest.Load()))
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errStuck)
+// attempt hands a window to the engine when it is its turn, and once more
+// where the engine broke off. req says how; the job says the rest.
+func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
+	if err := r.turns.take(ctx); err != nil {
+		return heard{}, err
+	}
+	defer r.turns.give()
+	h, err := r.ask(ctx, w, pcm, req)
+	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
+		r.Log.Warn("engine broke off; trying the window again", "job", r.job.ID, "start", w.Start, "error", err)
+		h, err = r.ask(ctx, w, pcm, req)
+	}
+	return h, err
+}
+
+// ask hands the window to the engine and collects its segments.
+func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
+	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	started := time.Now()
-	var segments []engine.Segment
-	done, err := r.Engine.Transcribe(ctx, engine.WindowRequest{
-		Model: r.job.ModelFile, Language: r.result.Language, Translate: r.job.Task == transcript.Translate,
-		Prompt: r.job.Prompt, Temperature: float32(r.job.Temperature), Words: r.job.Words,
-		BeamSize: r.job.BeamSize, BestOf: r.job.BestOf, Threads: r.job.Threads,
-	}, pcm, func(ev engine.Event) {
+	h := heard{temperature: float64(req.Temperature), cut: req.AudioCtx != 0}
+	done, err := r.Engine.Transcribe(ctx, req, pcm, func(ev engine.Event) {
 		switch {
 		case ev.Segment != nil:
-			segments = append(segments, *ev.Segment)
+			h.segments = append(h.segments, piece{Segment: *ev.Segment, temperature: h.temperature})
 		case ev.Loading != nil:
-			r.observe(Update{Phase: Loading, Done: w.Start, Total: r.result.Duration})
+			r.observe(Update{Phase: Loading, Done: r.done, Total: r.result.Duration})
 		case ev.Progress != nil:
-			part := (w.End - w.Start) * time.Duration(min(max(ev.Progress.Percent, 0), 100)) / 100
-			r.observe(Update{Phase: Recognising, Done: w.Start + part, Total: r.result.Duration, Language: r.result.Language})
+			r.progress(w.Start + w.Length()*time.Duration(min(max(ev.Progress.Percent, 0), 100))/100)
 		}
 	})
-	switch {
-	case err == nil:
+	h.language = done.Language
+	if err == nil {
 		r.slowest.Store(max(r.slowest.Load(), int64(time.Since(started)))) // one window at a time: no race
-	case errors.Is(err, errStuck) && r.Stuck != nil:
+	}
+	r.endStuck(err)
+	return h, err
+}
+
+// bounded ends ctx with errStuck when a call to the engine takes too long.
+func (r *run) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := max(cmp.Or(r.WindowLimit, windowLeast), windowFactor*time.Duration(r.slowest.Load()))
+	return context.WithTimeoutCause(ctx, limit, errStuck)
+}
+
+// endStuck ends an engine that is frozen.
+func (r *run) endStuck(err error) {
+	if errors.Is(err, errStuck) && r.Stuck != nil {
 		r.Stuck()
 	}
-	return segments, done, err
 }
 
 // errStuck is an engine that does not answer. It counts as one that broke off:
 // the next one tries the window again.
 var errStuck = fmt.Errorf("%w: no answer in time", engine.ErrBroken)
 
-// add appends a window's segments with absolute times. The language of the
-// first window in which something was said is the recording's.
-func (r *run) add(w audio.Window, segments []engine.Segment, done engine.Done) {
+// add appends a window's segments with absolute times, none of which begins
+// before the one before has ended. The language of the first window in which
+// something was said is the recording's.
+func (r *run) add(w audio.Window, h heard) {
 	var fresh []transcript.Segment
 	var tokens []engine.Token
-	joint := false // the seam to the text before this window is made
-	for _, s := range segments {
-		seg := absolute(s, w, r.job.Temperature)
-		if !joint && seg.Text != "" {
-			seg, joint = joined(r.last, seg), true
-		}
+	at := time.Duration(0)
+	if n := len(r.result.Segments); n > 0 {
+		at = r.result.Segments[n-1].End
+	}
+	seam := true // to the text before, which another attempt brought
+	for _, s := range h.segments {
+		seg := inOrder(absolute(s.Segment, w, s.temperature), at)
+		seam = seam || s.seam
 		if seg.Text != "" {
-			r.last = seg.Text
+			if seam {
+				seg = joined(r.last, seg)
+			}
+			r.last, seam = seg.Text, false
 		}
+		at = seg.End
 		fresh = append(fresh, seg)
 		tokens = append(tokens, s.Tokens...)
 	}
 	if r.result.Language == "" && len(fresh) > 0 {
-		r.result.Language = done.Language
+		r.result.Language = h.language
 	}
 	r.result.Segments = append(r.result.Segments, fresh...)
+	r.done = w.End
 	r.observe(Update{
 		Phase: Recognising, Done: w.End, Total: r.result.Duration,
 		Language: r.result.Language, Segments: fresh, Tokens: tokens,

@@ -45,7 +45,8 @@ func TestRunWindowsInOrder(t *testing.T) {
 	if len(calls) != 3 {
 		t.Fatalf("the engine was called %d times, want 3: silence need not be decoded", len(calls))
 	}
-	want := engine.WindowRequest{Model: "ggml-tiny.bin", Translate: true, Prompt: "names", Temperature: 0.5, Words: true, BeamSize: 3, BestOf: 4, Threads: 2}
+	want := engine.WindowRequest{Model: "ggml-tiny.bin", Translate: true, Prompt: "names", Temperature: 0.5, Words: true, BeamSize: 3, BestOf: 4, Threads: 2,
+		AudioCtx: 768, TemperatureInc: noFallback}
 	if calls[0].req != want {
 		t.Errorf("request %+v, want %+v", calls[0].req, want)
 	}
@@ -144,7 +145,7 @@ func TestRunDecodersNote(t *testing.T) {
 	d := &fakeDecoder{pcm: sound(2)}
 	d.info.Note = "ends early"
 	s.Decoder = d
-	got, err := s.Run(t.Context(), Job{}, ignore)
+	got, err := s.Run(t.Context(), Job{ByLoudness: true}, ignore)
 	if err != nil || !slices.Equal(got.Notes, []string{"ends early"}) {
 		t.Errorf("notes %q, %v", got.Notes, err)
 	}
@@ -172,7 +173,7 @@ func TestRunEngineBreaks(t *testing.T) {
 				return
 			}
 			f := wantFault(t, err, fault.Unavailable, "engine_crashed")
-			if !strings.Contains(f.Message, "window 3") || !strings.Contains(f.Message, "tiny") || f.Hint == "" || !errors.Is(err, engine.ErrBroken) {
+			if !strings.Contains(f.Message, "window 2") || !strings.Contains(f.Message, "tiny") || f.Hint == "" || !errors.Is(err, engine.ErrBroken) {
 				t.Errorf("words: %q, hint %q, cause %v", f.Message, f.Hint, f.Err)
 			}
 		})
@@ -286,7 +287,7 @@ func TestRunProgress(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %v/%v", u.Phase, u.Done, u.Total))
 	}
 	want := []string{"decoding 0s/0s", "waiting 0s/20s", "loading 0s/20s", "recognising 0s/20s", "recognising 0s/20s",
-		"recognising 10s/20s", "recognising 20s/20s", "recognising 20s/20s", "recognising 20s/20s"}
+		"recognising 10s/20s", "recognising 20s/20s", "recognising 20s/20s"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

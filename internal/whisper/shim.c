@@ -39,10 +39,11 @@ void wa_observe(struct whisper_full_params *p, struct wa_watch *w) {
 
 // The engine handles one model at a time under a lock, so one buffer serves.
 static char kept[512];
+static bool muted; // what is given up on purpose is no error
 
 static void keep(enum ggml_log_level level, const char *text, void *data) {
 	(void)data;
-	if (level != GGML_LOG_LEVEL_ERROR && level != GGML_LOG_LEVEL_WARN) {
+	if (muted || (level != GGML_LOG_LEVEL_ERROR && level != GGML_LOG_LEVEL_WARN)) {
 		return;
 	}
 	fputs(text, stderr);
@@ -51,6 +52,9 @@ static void keep(enum ggml_log_level level, const char *text, void *data) {
 	}
 }
 
+// C's heap would keep a freed buffer of this size, and the next one not fit into it.
+void wa_return_large_buffers(void) { mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+
 void wa_quiet(void) {
 	whisper_log_set(keep, NULL);
 	ggml_log_set(keep, NULL);
@@ -58,3 +62,20 @@ void wa_quiet(void) {
 
 void        wa_forget_log(void) { kept[0] = 0; }
 const char *wa_last_log(void) { return kept; }
+
+static bool never(struct whisper_context *ctx, struct whisper_state *state, void *data) {
+	(void)ctx;
+	(void)state;
+	(void)data;
+	return false;
+}
+
+int wa_prepare(struct whisper_context *ctx, struct whisper_state *state, struct whisper_full_params params,
+	       const float *samples, int n) {
+	params.encoder_begin_callback = never;
+	params.progress_callback = NULL;
+	muted = true;
+	int rc = whisper_full_with_state(ctx, state, params, samples, n);
+	muted = false;
+	return rc;
+}

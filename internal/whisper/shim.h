@@ -23,8 +23,18 @@ int  wa_percent(struct wa_watch *w);
 // wa_observe makes params report to w and obey it.
 void wa_observe(struct whisper_full_params *params, struct wa_watch *w);
 
+// wa_prepare makes state have the spectrum of samples and params' encoder
+// context, and decodes nothing: there is no other way to set that context.
+int wa_prepare(struct whisper_context *ctx, struct whisper_state *state, struct whisper_full_params params,
+	       const float *samples, int n);
+
 // Log lines of whisper.cpp and ggml: errors and warnings are kept for
 // wa_last_log, everything else is dropped.
 void        wa_quiet(void);
+
+// wa_return_large_buffers has freed memory go back to the system, as states are
+// made anew.
+void wa_return_large_buffers(void);
+
 void        wa_forget_log(void);
 const char *wa_last_log(void);

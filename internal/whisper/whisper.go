@@ -40,6 +40,7 @@ func Open(dir string) (*Backend, error) {
 	path := C.CString(dir)
 	defer C.free(unsafe.Pointer(path))
 	C.wa_quiet()
+	C.wa_return_large_buffers()
 	C.ggml_backend_load_all_from_path(path)
 	if C.ggml_backend_dev_count() == 0 {
 		return nil, fmt.Errorf("no compute backend in %s fits this machine (%s)", dir, runtime.GOARCH)
@@ -96,12 +97,12 @@ func (b *Backend) Load(path string) (engine.LoadedModel, error) {
 	if ctx == nil {
 		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "whisper.cpp refused the model file: " + lastLog()}
 	}
-	state := C.whisper_init_state(ctx)
-	if state == nil {
-		defer C.whisper_free(ctx)
-		return nil, &engine.Failure{Code: engine.CodeNoMemory, Message: "no memory for the model's working state: " + lastLog()}
+	m := &model{ctx: ctx}
+	if err := m.ready(0); err != nil {
+		C.whisper_free(ctx)
+		return nil, err
 	}
-	return &model{ctx: ctx, state: state}, nil
+	return m, nil
 }
 
 func lastLog() string {

@@ -142,18 +142,62 @@ func TestWindowsAreIndependent(t *testing.T) {
 	pcm, _ := reference(t)
 	half := pcm[:len(pcm)/2]
 	texts := map[string]int{}
-	for _, between := range [][]float32{half, pcm, make([]float32, 30*engine.SampleRate), half} {
+	for i, between := range [][]float32{half, pcm, make([]float32, 30*engine.SampleRate), half} {
 		var h heard
 		if _, err := m.Transcribe(t.Context(), engine.WindowRequest{Language: "en", Threads: 2, BestOf: 5}, pcm, h.event); err != nil {
 			t.Fatal(err)
 		}
 		texts[h.text]++
-		if _, err := m.Transcribe(t.Context(), engine.WindowRequest{Language: "en", Threads: 2, BestOf: 5}, between, func(engine.Event) {}); err != nil {
+		other := engine.WindowRequest{Language: "en", Threads: 2, BestOf: 5, AudioCtx: 300 * i} // of other contexts, in step or not
+		if _, err := m.Transcribe(t.Context(), other, between, func(engine.Event) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if len(texts) != 1 {
 		t.Errorf("the same window gave %d texts: %v", len(texts), texts)
+	}
+}
+
+// resident is this process's memory in MiB.
+func resident(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all, here int
+	if _, err := fmt.Sscan(string(data), &all, &here); err != nil {
+		t.Fatal(err)
+	}
+	return here * os.Getpagesize() >> 20
+}
+
+// TestStateIsMadeAnew: what that costs is little beside a window, and no memory is lost.
+func TestStateIsMadeAnew(t *testing.T) {
+	m := load(t, backend(t)).(*model)
+	m.cut = true
+	started := time.Now()
+	if err := m.ready(0); err != nil || m.cut {
+		t.Fatal(err)
+	}
+	t.Logf("a new state in %v", time.Since(started).Round(time.Millisecond))
+	pcm, _ := reference(t)
+	var after []int
+	for range 4 {
+		for _, context := range []int{512, 0} {
+			if _, err := m.Transcribe(t.Context(), engine.WindowRequest{Language: "en", Threads: 2, BestOf: 5, AudioCtx: context}, pcm, func(engine.Event) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after = append(after, resident(t))
+	}
+	if t.Logf("resident %v MiB", after); after[3] > after[0]+16 {
+		t.Errorf("memory grows with each new state: %v MiB", after)
+	}
+	for asked, want := range map[int]int{0: 0, 1: 256, 512: 512, 513: 768, 1280: 1280, 1281: 0, 1500: 0} {
+		if got := m.context(asked); got != want {
+			t.Errorf("context %d becomes %d, want %d", asked, got, want)
+		}
 	}
 }
 

@@ -19,6 +19,40 @@ import (
 type model struct {
 	ctx   *C.struct_whisper_context
 	state *C.struct_whisper_state
+	cut   bool // the state has seen a window with less than the whole context
+}
+
+// contextStep is what flash attention fills an encoder context up to, with
+// whatever a context of another size has left there. Contexts are in step with
+// it, and as the whole one is not, that gets a state which has seen no other.
+// Otherwise a text would depend on the windows before it.
+const contextStep = 256
+
+// context is the encoder's for a request, in positions; 0 = the whole one.
+func (m *model) context(asked int) int {
+	n := (asked + contextStep - 1) / contextStep * contextStep
+	if n >= int(C.whisper_n_audio_ctx(m.ctx)) {
+		return 0
+	}
+	return n
+}
+
+// ready has a state that is fit for a context.
+func (m *model) ready(context int) error {
+	if context == 0 && m.cut {
+		C.whisper_free_state(m.state)
+		C.malloc_trim(0)
+		m.state = nil
+	}
+	if m.state == nil {
+		m.cut = false
+		C.wa_forget_log()
+		if m.state = C.whisper_init_state(m.ctx); m.state == nil {
+			return &engine.Failure{Code: engine.CodeNoMemory, Message: "no memory for the model's working state: " + lastLog()}
+		}
+	}
+	m.cut = m.cut || context != 0
+	return nil
 }
 
 // Info describes the model.
@@ -32,7 +66,7 @@ func (m *model) Info() engine.Model {
 // Close gives the memory back, to the system and not only to C's heap: an
 // idle engine should be small.
 func (m *model) Close() {
-	C.whisper_free_state(m.state)
+	C.whisper_free_state(m.state) // which may be none
 	C.whisper_free(m.ctx)
 	C.malloc_trim(0)
 	debug.FreeOSMemory()
@@ -92,13 +126,17 @@ func observe(ctx context.Context, watch *C.struct_wa_watch, emit func(engine.Eve
 }
 
 func (m *model) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_wa_watch, emit func(engine.Event)) (engine.Done, error) {
+	req.AudioCtx = m.context(req.AudioCtx)
+	if err := m.ready(req.AudioCtx); err != nil {
+		return engine.Done{}, err
+	}
 	params, free := m.params(req)
 	defer free()
 	C.wa_observe(&params, watch)
 
 	done := engine.Done{Language: req.Language}
 	if req.Language == "" {
-		lang, prob, err := m.detect(pcm, int(params.n_threads))
+		lang, prob, err := m.detect(params, pcm)
 		if err != nil {
 			return done, err
 		}
@@ -155,16 +193,20 @@ func (m *model) params(req engine.WindowRequest) (p C.struct_whisper_full_params
 	}
 }
 
-// detect tells the language spoken and its probability.
-func (m *model) detect(pcm []float32, threads int) (string, float64, error) {
+// detect tells the language spoken and its probability. whisper.cpp would
+// encode with the context of the window before.
+func (m *model) detect(params C.struct_whisper_full_params, pcm []float32) (string, float64, error) {
 	if C.whisper_is_multilingual(m.ctx) == 0 {
 		return "en", 1, nil
 	}
-	if rc := C.whisper_pcm_to_mel_with_state(m.ctx, m.state, samples(pcm), C.int(len(pcm)), C.int(threads)); rc != 0 {
+	english := C.CString("en")
+	defer C.free(unsafe.Pointer(english))
+	params.language = english
+	if rc := C.wa_prepare(m.ctx, m.state, params, samples(pcm), C.int(len(pcm))); rc != 0 {
 		return "", 0, &engine.Failure{Code: engine.CodeDecode, Message: "the window has no spectrum: " + lastLog()}
 	}
 	probs := make([]C.float, int(C.whisper_lang_max_id())+1)
-	id := C.whisper_lang_auto_detect_with_state(m.ctx, m.state, 0, C.int(threads), &probs[0])
+	id := C.whisper_lang_auto_detect_with_state(m.ctx, m.state, 0, params.n_threads, &probs[0])
 	if id < 0 {
 		return "", 0, &engine.Failure{Code: engine.CodeDecode, Message: "the language could not be detected: " + lastLog()}
 	}

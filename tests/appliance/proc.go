@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -100,6 +101,45 @@ func PSS(pid int) (int64, error) {
 	return 0, fmt.Errorf("memory of process %d: the kernel names no Pss", pid)
 }
 
+// Spent is the processor time that the server and everything below it have
+// used, and the most that they ever had resident, in bytes.
+func (a *Appliance) Spent() (cpu time.Duration, peak int64, err error) {
+	pids, err := a.Children()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, pid := range append(pids, a.PID) {
+		cpu += cpuTime(pid)
+		peak += peakMemory(pid)
+	}
+	return cpu, peak, nil
+}
+
+// cpuTime is what a process has used, its ended children too; 0 where it is gone.
+func cpuTime(pid int) time.Duration {
+	const second = 100 // ticks, on every Linux that Go runs on
+	var sum int64
+	if fields := statFields(pid); len(fields) > 14 {
+		for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+			n, _ := strconv.ParseInt(field, 10, 64) // the kernel writes numbers
+			sum += n
+		}
+	}
+	return time.Duration(sum) * time.Second / second
+}
+
+// peakMemory is the most that a process had resident, in bytes; 0 where it is gone.
+func peakMemory(pid int) int64 {
+	data, _ := os.ReadFile(procFile(pid, "status"))
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64) // likewise
+			return kib << 10
+		}
+	}
+	return 0
+}
+
 // gone reports whether err says that the process has ended meanwhile.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
@@ -136,18 +176,23 @@ func state(pid int) byte {
 
 // stat is a process's state and its parent, 0 and 0 where there is none.
 func stat(pid int) (state byte, parent int) {
-	data, err := os.ReadFile(procFile(pid, "stat"))
-	if err != nil {
-		return 0, 0
-	}
-	// The program's name comes before, in parentheses, and may hold anything.
-	_, rest, _ := bytes.Cut(data[bytes.LastIndexByte(data, ')')+1:], []byte(" "))
-	fields := strings.Fields(string(rest))
+	fields := statFields(pid)
 	if len(fields) < 2 || len(fields[0]) != 1 {
 		return 0, 0
 	}
 	parent, _ = strconv.Atoi(fields[1]) // the kernel writes numbers
 	return fields[0][0], parent
+}
+
+// statFields is what the kernel says of a process, from its state on.
+func statFields(pid int) []string {
+	data, err := os.ReadFile(procFile(pid, "stat"))
+	if err != nil {
+		return nil
+	}
+	// The program's name comes before, in parentheses, and may hold anything.
+	_, rest, _ := bytes.Cut(data[bytes.LastIndexByte(data, ')')+1:], []byte(" "))
+	return strings.Fields(string(rest))
 }
 
 // AddressSpace is what a process has mapped, in bytes.

@@ -101,7 +101,7 @@ var layers = []struct{ pkg, may string }{
 	{"tests/peer", "internal/durable os/exec"},
 	{"tests/appliance", "internal/auth internal/config internal/engine internal/version os/exec tests/clips"},
 	{"tests/appliance/run", "os/exec tests/appliance"},
-	{"tests/wer", "internal/score tests/appliance tests/clips tests/peer tests/report"},
+	{"tests/wer", "internal/fault internal/score tests/appliance tests/clips tests/peer tests/report"},
 	{"tests/bench", "internal/score tests/appliance tests/clips tests/peer tests/report"},
 	{"tests/conformance", ""},
 	{"tests/subtitles", ""},

@@ -96,17 +96,23 @@ func (p Peer) bring(path string) (string, error) {
 	return inside, os.Chtimes(copied, info.ModTime(), info.ModTime())
 }
 
+// Cost is what a run of a program took, reading the model included.
+type Cost struct {
+	Took, CPU time.Duration
+	Peak      int64 // bytes resident at most
+}
+
 // CLI has whisper-cli transcribe a WAV file and gives its text as it stands,
-// and how long the program ran, reading the model included. args are further
+// and what that took. args are further
 // options of whisper-cli, such as "-l", "de".
-func (p Peer) CLI(ctx context.Context, model, wav string, args ...string) (text string, took time.Duration, err error) {
+func (p Peer) CLI(ctx context.Context, model, wav string, args ...string) (text string, cost Cost, err error) {
 	inModel, err := p.bring(model)
 	if err != nil {
-		return "", 0, fmt.Errorf("copy %s to the peer: %w", filepath.Base(model), err)
+		return "", cost, fmt.Errorf("copy %s to the peer: %w", filepath.Base(model), err)
 	}
 	inWAV, err := p.bring(wav)
 	if err != nil {
-		return "", 0, fmt.Errorf("copy %s to the peer: %w", filepath.Base(wav), err)
+		return "", cost, fmt.Errorf("copy %s to the peer: %w", filepath.Base(wav), err)
 	}
 	// -nt would leave the times away, but in decoding too, not in print alone.
 	cmd := p.command(ctx, "whisper-cli", append([]string{"-m", inModel, "-f", inWAV, "-np"}, args...)...)
@@ -114,9 +120,13 @@ func (p Peer) CLI(ctx context.Context, model, wav string, args ...string) (text 
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
-		return "", 0, fmt.Errorf("whisper-cli on %s: %w\n%s", filepath.Base(wav), err, &stderr)
+		return "", cost, fmt.Errorf("whisper-cli on %s: %w\n%s", filepath.Base(wav), err, &stderr)
 	}
-	return segmentText(stdout.String()), time.Since(start), nil
+	cost = Cost{Took: time.Since(start), CPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		cost.Peak = usage.Maxrss << 10
+	}
+	return segmentText(stdout.String()), cost, nil
 }
 
 // times is what whisper-cli prints before the text of each segment.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"time"
@@ -11,24 +12,31 @@ import (
 	"whisper-appliance/internal/score"
 	"whisper-appliance/tests/appliance"
 	"whisper-appliance/tests/clips"
+	"whisper-appliance/tests/peer"
 )
 
-// The long form is the English clips with pauses, the same at every run.
+// The long form is the English clips again and again, in other orders, with
+// pauses: the same at every run.
 const (
 	longLanguage  = "en"
+	longClips     = 104 // ten minutes of those that lie beside the checkout
 	shortestPause = 300 * time.Millisecond
 	longestPause  = 3 * time.Second
 	pauseSeed     = 1
 )
 
-// recogniser gives the text of a recording in a language, as it stands.
-type recogniser func(ctx context.Context, path, language string) (string, error)
+// recogniser gives the text of a recording in a language, as it stands, and
+// what it took.
+type recogniser func(ctx context.Context, path, language string) (string, peer.Cost, error)
 
 // measurement is what a run works with.
 type measurement struct {
 	dir          string // for converted clips
 	progress     io.Writer
 	ours, theirs recogniser
+	theirsLong   recogniser
+	long         int // clips in the long form
+	longOnly     bool
 }
 
 // heard is one recording as three heard it.
@@ -44,12 +52,14 @@ type heard struct {
 type side struct {
 	text   string
 	counts score.Counts
+	cost   peer.Cost
 }
 
 // result is a whole run.
 type result struct {
 	clips    []heard
 	long     heard
+	joined   int // clips in the long form
 	excluded []score.Clip
 	ours     appliance.Identity
 	took     time.Duration
@@ -57,7 +67,7 @@ type result struct {
 
 // all measures every clip that counts, and the long form.
 func (m measurement) all(ctx context.Context, list []score.Clip) (*result, error) {
-	r := &result{}
+	r := &result{joined: m.long}
 	var sounds []clips.Sound
 	var texts []string
 	for i, clip := range list {
@@ -70,25 +80,47 @@ func (m measurement) all(ctx context.Context, list []score.Clip) (*result, error
 		if err != nil {
 			return nil, err
 		}
-		h, err := m.one(ctx, clip, sound)
-		if err != nil {
-			return nil, err
+		if !m.longOnly {
+			h, err := m.one(ctx, clip, sound, m.theirs)
+			if err != nil {
+				return nil, err
+			}
+			r.clips = append(r.clips, h)
 		}
-		r.clips = append(r.clips, h)
 		if clip.Language == longLanguage {
 			sounds, texts = append(sounds, sound), append(texts, clip.Reference)
 		}
 	}
 	fmt.Fprintf(m.progress, "%s: long form\n", program)
-	long := clips.Join(sounds, shortestPause, longestPause, pauseSeed)
+	order := shuffled(len(sounds), m.long)
+	long := clips.Join(pick(sounds, order), shortestPause, longestPause, pauseSeed)
 	var err error
-	r.long, err = m.one(ctx, score.Clip{File: "long form", Language: longLanguage, Reference: strings.Join(texts, " ")}, long)
+	r.long, err = m.one(ctx, score.Clip{File: "long form", Language: longLanguage, Reference: strings.Join(pick(texts, order), " ")}, long, m.theirsLong)
 	return r, err
+}
+
+// shuffled is n indices below of: all in one order, all in another, and so on.
+// The same at every run.
+func shuffled(of, n int) []int {
+	random := rand.New(rand.NewPCG(pauseSeed, 7))
+	var order []int
+	for of > 0 && len(order) < n {
+		order = append(order, random.Perm(of)...)
+	}
+	return order[:min(n, len(order))]
+}
+
+func pick[T any](from []T, order []int) []T {
+	var picked []T
+	for _, i := range order {
+		picked = append(picked, from[i])
+	}
+	return picked
 }
 
 // one has a recording heard by all: sound is what is in it. A clip without a
 // path is that sound alone.
-func (m measurement) one(ctx context.Context, clip score.Clip, sound clips.Sound) (h heard, err error) {
+func (m measurement) one(ctx context.Context, clip score.Clip, sound clips.Sound, theirs recogniser) (h heard, err error) {
 	path := filepath.Join(m.dir, "clip.wav")
 	if err := sound.WriteWAV(path); err != nil {
 		return h, err
@@ -98,15 +130,15 @@ func (m measurement) one(ctx context.Context, clip score.Clip, sound clips.Sound
 		by   recogniser
 		path string
 		to   *side
-	}{{m.ours, path, &h.ours}, {m.theirs, path, &h.theirs}, {m.ours, clip.Path, &h.original}} {
+	}{{m.ours, path, &h.ours}, {theirs, path, &h.theirs}, {m.ours, clip.Path, &h.original}} {
 		if s.path == "" {
 			continue
 		}
-		text, err := s.by(ctx, s.path, clip.Language)
+		text, cost, err := s.by(ctx, s.path, clip.Language)
 		if err != nil {
 			return h, fmt.Errorf("%s: %w", clip.File, err)
 		}
-		*s.to = side{text, score.Compare(clip.Language, clip.Reference, text)}
+		*s.to = side{text, score.Compare(clip.Language, clip.Reference, text), cost}
 	}
 	return h, nil
 }

@@ -5,7 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/score"
 	"whisper-appliance/tests/report"
 )
@@ -38,10 +40,14 @@ func (r *result) write(out *report.Report) {
 		}
 		row(all.cells("overall", "both")...)
 	})
-	out.Printf("\nlong form (%d clips in %s, %.0f s with pauses, for information)\n", r.ofLanguage(longLanguage), longLanguage, r.long.duration.Seconds())
+	out.Printf("\nlong form (%d clips in %s, %.0f s with pauses; theirs with beam search, as whisper-cli does by itself)\n",
+		r.joined, longLanguage, r.long.duration.Seconds())
 	out.Table(func(row func(...any)) {
-		cells := sums{}.add(r.long).cells(longLanguage, unit(longLanguage))
-		row(cells[:len(cells)-1]...) // there is no original
+		row("", "ours", "theirs")
+		row("errors", fraction(r.long.ours.counts), fraction(r.long.theirs.counts))
+		row("time", seconds(r.long.ours.cost.Took), seconds(r.long.theirs.cost.Took))
+		row("processor time", seconds(r.long.ours.cost.CPU), seconds(r.long.theirs.cost.CPU))
+		row("memory at most", fault.Bytes(r.long.ours.cost.Peak), fault.Bytes(r.long.theirs.cost.Peak))
 	})
 	r.writeDifferences(out)
 	out.Printf("\n%s\n", strings.Join([]string{
@@ -55,14 +61,7 @@ func (r *result) write(out *report.Report) {
 	}
 }
 
-func (r *result) ofLanguage(language string) (n int) {
-	for _, h := range r.clips {
-		if h.clip.Language == language {
-			n++
-		}
-	}
-	return n
-}
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 
 // writeDifferences lists the clips on which the sides do not agree.
 func (r *result) writeDifferences(out *report.Report) {

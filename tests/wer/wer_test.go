@@ -7,23 +7,25 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"whisper-appliance/internal/score"
 	"whisper-appliance/tests/clips"
+	"whisper-appliance/tests/peer"
 	"whisper-appliance/tests/report"
 )
 
 // said gives each clip's text by its language.
 func said(texts map[string]string) recogniser {
-	return func(_ context.Context, _, language string) (string, error) {
+	return func(_ context.Context, _, language string) (string, peer.Cost, error) {
 		text, ok := texts[language]
 		if !ok {
-			return "", errors.New("deaf")
+			return "", peer.Cost{}, errors.New("deaf")
 		}
-		return text, nil
+		return text, peer.Cost{Took: time.Second, CPU: 2 * time.Second, Peak: 3 << 20}, nil
 	}
 }
 
@@ -52,8 +54,9 @@ func recordings(t *testing.T) []score.Clip {
 func TestMeasureAndReport(t *testing.T) {
 	m := measurement{
 		dir: t.TempDir(), progress: io.Discard,
-		ours:   said(map[string]string{"en": "The cat sat on a mat.", "zh": "广州市房"}),
-		theirs: said(map[string]string{"en": "the cat sat on the mat", "zh": "广州"}),
+		ours:       said(map[string]string{"en": "The cat sat on a mat.", "zh": "广州市房"}),
+		theirs:     said(map[string]string{"en": "the cat sat on the mat", "zh": "广州"}),
+		theirsLong: said(map[string]string{"en": "the cat sat"}), long: 1,
 	}
 	r, err := m.all(t.Context(), recordings(t))
 	if err != nil {
@@ -67,6 +70,9 @@ func TestMeasureAndReport(t *testing.T) {
 		"zh characters 0/4 = 0.0 % 2/4 = 50.0 % -50.00 0/4 = 0.0 %",
 		"overall both 1/10 = 10.0 % 2/10 = 20.0 % -10.00 1/10 = 10.0 %",
 		"long form (1 clips in en, 1 s with pauses",
+		"errors 1/6 = 16.7 % 3/6 = 50.0 %",
+		"processor time 2.0 s 2.0 s",
+		"memory at most 3 MiB 3 MiB",
 		"en.wav: ours 1/6 = 16.7 %, theirs 0/6 = 0.0 %",
 		"two.wav does not count: two voices.",
 		"(0 others are the same)",
@@ -89,6 +95,27 @@ func TestMeasureStopsAtAFailure(t *testing.T) {
 	list[0].Path += ".none"
 	if _, err := m.all(t.Context(), list); err == nil || !strings.Contains(err.Error(), "en.wav.none") {
 		t.Errorf("got %v, want the file that is missing", err)
+	}
+}
+
+func TestShuffled(t *testing.T) {
+	order := shuffled(5, 13)
+	if !slices.Equal(order, shuffled(5, 13)) || len(order) != 13 || len(shuffled(0, 3)) != 0 {
+		t.Errorf("order %v", order)
+	}
+	first := slices.Sorted(slices.Values(order[:5]))
+	if !slices.Equal(first, []int{0, 1, 2, 3, 4}) {
+		t.Errorf("the first five are %v, want each once", first)
+	}
+}
+
+func TestWithout(t *testing.T) {
+	all := without{detector: true, shortPass: true, secondLook: true}
+	if got := strings.Join(all.env(), " "); strings.Count(got, "WHISPER_APPLIANCE_") != 4 || !strings.Contains(got, "VAD_DETECTOR=loudness") {
+		t.Errorf("environment %s", got)
+	}
+	if none := (without{carriedText: true}); none.env() != nil || none.String() != "" {
+		t.Errorf("nothing is off, but %q, %s", none.env(), none)
 	}
 }
 

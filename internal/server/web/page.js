@@ -6,6 +6,7 @@ let request = null // the XMLHttpRequest under way
 
 const phases = {
   decoding: 'Reading the recording …',
+  detecting: 'Looking for speech …',
   waiting: 'Waiting for a turn …',
   loading: 'Loading the model …',
   recognising: 'Listening …',
