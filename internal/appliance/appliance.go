@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/model"
 	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 )
 
@@ -50,10 +52,46 @@ func assemble(p paths.Paths, c func() *config.Config, log *slog.Logger) *Applian
 		}},
 	}
 	a.Service = &transcribe.Service{
+		Queue: queue(c, a.Models),
 		Spool: p.Spool, Longest: now.Transcription.MaxDuration, Timeout: now.Decode.Timeout, Log: log,
 		DetectorModel: a.Models.ResolveVAD,
 	}
 	return a
+}
+
+// queue is the line in front of the engine, as the settings have it.
+func queue(c func() *config.Config, models *model.Store) *schedule.Queue {
+	room := remembered{look: models.RoomForState}
+	return &schedule.Queue{
+		Most:       func() int { return c().Queue.Most },
+		OwnersMost: func() int { return c().Queue.MostPerCaller },
+		TwoLanes: func(file string) bool {
+			lanes := c().Engine.Lanes
+			return lanes == "two" || lanes == "auto" && room.ask(file)
+		},
+	}
+}
+
+// remembered asks once in a while, as the queue asks for each window.
+type remembered struct {
+	look func(file string, before bool) bool
+
+	mu     sync.Mutex
+	file   string
+	at     time.Time
+	answer bool
+}
+
+const rememberFor = 5 * time.Second
+
+func (r *remembered) ask(file string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if file != r.file || time.Since(r.at) > rememberFor {
+		before := r.answer && file == r.file
+		r.file, r.at, r.answer = file, time.Now(), r.look(file, before)
+	}
+	return r.answer
 }
 
 func socketDecoder(p paths.Paths) *decode.Decoder { return &decode.Decoder{Socket: p.DecodeSocket} }

@@ -2,6 +2,7 @@ package audio
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -33,24 +34,92 @@ const (
 	longPause = 100 // frames
 )
 
-// Windows packs speech, in any order, into as few windows as hold it: each is
-// filled with one span after the other as long as it is not too long. Windows
-// are in order and do not overlap, and each span is in exactly one. Only a span
-// that is too long in itself is cut, into pieces that each are in one window:
-// within its longest and latest pause, or else where it is quietest. What is no
-// speech and not near it is in no window. The same input gives the same windows.
+// Windows packs speech, in any order, into as few windows as hold it, one Next
+// after the other.
 func (c Cutting) Windows(src Source, speech []Span) ([]Window, error) {
+	speech = Joined(speech, Duration(src.Samples()))
+	var windows []Window
+	for at := time.Duration(0); ; {
+		w, ok, err := c.Next(src, speech, at)
+		if err != nil || !ok {
+			return windows, err
+		}
+		windows = append(windows, w)
+		at = w.Speech[len(w.Speech)-1].End
+	}
+}
+
+// Next packs the speech from at on into a window: one span after the other, as
+// long as it is not too long. It is in order, as Joined gives it; ok is false
+// where none is left. The window after this one begins where its speech ends,
+// so windows do not overlap and all speech is in exactly one. Only a span that
+// is too long in itself is cut, within its longest and latest pause, or else
+// where it is quietest. What is no speech and not near it is in no window. The
+// same input gives the same window.
+func (c Cutting) Next(src Source, speech []Span, at time.Duration) (w Window, ok bool, err error) {
 	c = c.defaults()
 	total := Duration(src.Samples())
-	var pieces []Span
-	for _, s := range Joined(speech, total) {
-		cut, err := c.split(src, s)
-		if err != nil {
-			return nil, err
-		}
-		pieces = append(pieces, cut...)
+	before, after := time.Duration(0), total
+	switch i := following(speech, at); {
+	case i < len(speech) && speech[i].Start < at: // it was cut there
+		before = at
+	case i > 0:
+		before = speech[i-1].End
 	}
-	return c.pack(pieces, total), nil
+	for {
+		piece, ok, err := c.piece(src, speech, at)
+		switch {
+		case err != nil:
+			return Window{}, false, err
+		case !ok:
+		case len(w.Speech) == 0 || c.fits(w, piece):
+			w.Speech = append(w.Speech, piece)
+			at = piece.End
+			continue
+		default:
+			after = piece.Start
+		}
+		if len(w.Speech) == 0 {
+			return Window{}, false, nil
+		}
+		return c.padded(w, before, after, total), true, nil
+	}
+}
+
+// following is the index of the first span that does not end by at.
+func following(speech []Span, at time.Duration) int {
+	i, _ := slices.BinarySearchFunc(speech, at, func(s Span, at time.Duration) int {
+		if s.End <= at {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// piece is the first stretch of speech from at on that is not too long.
+func (c Cutting) piece(src Source, speech []Span, at time.Duration) (piece Span, ok bool, err error) {
+	i := following(speech, at)
+	if i == len(speech) {
+		return Span{}, false, nil
+	}
+	s := Span{max(speech[i].Start, at), speech[i].End}
+	if s.Length() <= c.Longest {
+		return s, true, nil
+	}
+	// More than this does not decide where the first cut is.
+	near := section{src, SamplesIn(s.Start), SamplesIn(min(s.Length(), 2*c.Longest))}
+	frames, err := Energy(near)
+	if err != nil {
+		return Span{}, false, fmt.Errorf("measure energy: %w", err)
+	}
+	return Span{s.Start, s.Start + frameStart(firstCut(frames, int(c.Longest/FrameLength)))}, true, nil
+}
+
+// fits tells whether w has room for another piece.
+func (c Cutting) fits(w Window, piece Span) bool {
+	first, last := w.Speech[0], w.Speech[len(w.Speech)-1]
+	return piece.Start-last.End < c.Gap && piece.End-first.Start+2*c.Pad <= c.Longest
 }
 
 func (c Cutting) defaults() Cutting {
@@ -63,35 +132,6 @@ func (c Cutting) defaults() Cutting {
 		c.Gap = defaultGap
 	}
 	return c
-}
-
-// pack fills windows with pieces, none of which is too long.
-func (c Cutting) pack(pieces []Span, total time.Duration) []Window {
-	var windows []Window
-	for i := 0; i < len(pieces); {
-		n := c.fitting(pieces[i:])
-		w := Window{Speech: pieces[i : i+n : i+n]}
-		before, after := time.Duration(0), total
-		if i > 0 {
-			before = pieces[i-1].End
-		}
-		if i += n; i < len(pieces) {
-			after = pieces[i].Start
-		}
-		windows = append(windows, c.padded(w, before, after, total))
-	}
-	return windows
-}
-
-// fitting is how many of pieces go into one window, at least one.
-func (c Cutting) fitting(pieces []Span) int {
-	n := 1
-	for ; n < len(pieces); n++ {
-		if pieces[n].Start-pieces[n-1].End >= c.Gap || pieces[n].End-pieces[0].Start+2*c.Pad > c.Longest {
-			break
-		}
-	}
-	return n
 }
 
 // padded gives w its bounds. Speech before and after belongs to other windows,
@@ -110,25 +150,6 @@ func (c Cutting) padded(w Window, before, after, total time.Duration) Window {
 	return w
 }
 
-// split cuts s where it is longer than a window may be.
-func (c Cutting) split(src Source, s Span) ([]Span, error) {
-	if s.Length() <= c.Longest {
-		return []Span{s}, nil
-	}
-	frames, err := Energy(section{src, SamplesIn(s.Start), SamplesIn(s.Length())})
-	if err != nil {
-		return nil, fmt.Errorf("measure energy: %w", err)
-	}
-	var pieces []Span
-	from := s.Start
-	for _, at := range cuts(frames, int(c.Longest/FrameLength)) {
-		cut := s.Start + frameStart(at)
-		pieces = append(pieces, Span{from, cut})
-		from = cut
-	}
-	return append(pieces, Span{from, s.End}), nil
-}
-
 // section is a part of a Source.
 type section struct {
 	Source
@@ -141,26 +162,17 @@ func (s section) ReadSamples(p []float32, from int64) (int, error) {
 	return s.Source.ReadSamples(p, s.from+from)
 }
 
-// cuts are the frames to cut before, so that no piece is longer than longest.
-// The last one leaves the rest a sixth of that at least, as a snippet of a word
-// is the hardest to understand.
-func cuts(frames []float32, longest int) []int {
-	var at []int
-	from, to := 0, len(frames)
-	for to-from > longest {
-		lo := from + longest/2
-		hi := min(from+longest, to-longest/6)
-		from = bestCut(frames, from, lo, hi)
-		at = append(at, from)
-	}
-	return at
+// firstCut is the frame to cut before, so that the first piece is not longer
+// than longest, which frames are. It leaves the rest a sixth of that at least,
+// as a snippet of a word is the hardest to understand.
+func firstCut(frames []float32, longest int) int {
+	return bestCut(frames, longest/2, min(longest, len(frames)-longest/6))
 }
 
 // bestCut finds the frame between lo and hi to cut before: the middle of the
-// best pause, or where there is none the quietest tenth of a second. from is
-// where the piece begins.
-func bestCut(frames []float32, from, lo, hi int) int {
-	threshold := pauseThreshold(frames[from:hi])
+// best pause, or where there is none the quietest tenth of a second.
+func bestCut(frames []float32, lo, hi int) int {
+	threshold := pauseThreshold(frames[:hi])
 	best, bestScore := -1, 0.0
 	for _, r := range runs(frames[lo:hi], threshold) {
 		if r.to-r.from < minPause {

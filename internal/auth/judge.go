@@ -3,6 +3,7 @@ package auth
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"whisper-appliance/internal/fault"
@@ -45,6 +46,24 @@ type Access struct {
 	Key  string     // name of the key used; "" where none was needed
 	Addr netip.Addr // the caller's address, behind trusted proxies too; not valid where it is unknown
 	UID  *uint32    // the caller's user on the Unix socket
+}
+
+// Owner names who was let in, for what is shared among callers: "key:NAME",
+// "user:UID", "addr:ADDRESS", or "addr:" where that is hidden by a proxy. A
+// machine has many addresses of IPv6; they count as one up to its network.
+func (a Access) Owner() string {
+	switch addr := a.Addr; {
+	case a.Key != "":
+		return "key:" + a.Key
+	case a.UID != nil:
+		return "user:" + strconv.FormatUint(uint64(*a.UID), 10)
+	case !addr.IsValid():
+		return "addr:"
+	case addr.Is6():
+		return "addr:" + netip.PrefixFrom(addr.WithZone(""), 64).Masked().Addr().String()
+	default:
+		return "addr:" + addr.String()
+	}
 }
 
 // Judge decides whether c may do what needs scope. A refusal is a fault:

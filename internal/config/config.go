@@ -21,6 +21,7 @@ type Config struct {
 	Auth          Auth          `toml:"auth" doc:"Who may. Whatever changes the appliance needs root on its Unix socket, or a key with the scope admin."`
 	Models        Models        `toml:"models" doc:"Whisper's models."`
 	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
+	Queue         Queue         `toml:"queue" doc:"Who waits, and how many may. Short recordings go before long ones, and callers share the engine's time evenly."`
 	VAD           VAD           `toml:"vad" doc:"How speech is found in a recording. What is no speech is not decoded."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
@@ -69,7 +70,14 @@ type Engine struct {
 	Threads    int           `toml:"threads" min:"0" max:"256" doc:"Threads that decode; 0 means as many as suit the machine."`
 	IdleUnload time.Duration `toml:"idle_unload" min:"1s" zero:"never" doc:"Give the model's memory back after so long without work; \"0s\" means never."`
 	IdleExit   time.Duration `toml:"idle_exit" min:"1s" zero:"never" doc:"End the engine's process after so long without work; \"0s\" means never."`
+	Lanes      string        `toml:"lanes" oneof:"auto one two" doc:"How many windows of up to 30 seconds are decoded at once. two: a short recording is decoded at once, beside a long one, which takes memory for a second working state of the model. auto: two where there is memory for it."`
 	Device     string        `toml:"device" oneof:"cpu" doc:"What computes. This version knows the CPU alone, and picks the fastest code for it."`
+}
+
+// Queue is the [queue] section.
+type Queue struct {
+	Most          int `toml:"most" min:"1" max:"100000" doc:"Recordings taken at once, those that are being transcribed and those that wait; more are told when to try again."`
+	MostPerCaller int `toml:"most_per_caller" min:"1" max:"100000" doc:"How many of these may be one caller's: a key's, or an address's where it has none."`
 }
 
 // VAD is the [vad] section.
@@ -125,7 +133,8 @@ func Default() *Config {
 		Server:        Server{Listen: ":5001", HTTPRedirect: true, PlainAPI: true, MaxUpload: 4 << 30, MaxConnections: 512},
 		Auth:          Auth{OpenTo: "private"},
 		Models:        Models{Default: "base"},
-		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Device: "cpu"},
+		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Lanes: "auto", Device: "cpu"},
+		Queue:         Queue{Most: 128, MostPerCaller: 64},
 		VAD:           VAD{Detector: "auto", Threshold: 50},
 		Transcription: Transcription{Language: "auto", Detect: "once", ShortPass: true, SecondLook: true, BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},

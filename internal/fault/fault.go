@@ -9,6 +9,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind is the class of a failure.
@@ -58,11 +59,12 @@ func statuses() map[Kind]int {
 // Error is a failure with words for people.
 type Error struct {
 	Kind    Kind
-	Code    string // stable, snake_case, for programs: "unknown_model"
-	Field   string // request field, flag or configuration key; "" where none is to blame
-	Message string // one sentence, no full stop needed: what happened
-	Hint    string // what to try; "" where there is nothing to try
-	Err     error  // the cause, for the log
+	Code    string        // stable, snake_case, for programs: "unknown_model"
+	Field   string        // request field, flag or configuration key; "" where none is to blame
+	Message string        // one sentence, no full stop needed: what happened
+	Hint    string        // what to try; "" where there is nothing to try
+	Err     error         // the cause, for the log
+	After   time.Duration // when trying again may help; 0 = not known
 }
 
 // Error gives message and cause; the hint is printed apart (see Hint).

@@ -77,6 +77,25 @@ func (s *Store) memoryWarning(name string, need int64) string {
 		name, fault.Bytes(need), fault.Bytes(have))
 }
 
+// What stays available beside a second state: more before it is made than
+// while it is there.
+const (
+	stateMargin     = 256 << 20
+	stateMarginThen = 128 << 20
+)
+
+// RoomForState tells whether there is memory for another working state of the
+// model in a file, beside the model itself; made, whether it may stay. Where
+// nothing is known of model or memory, there is not.
+func (s *Store) RoomForState(file string, made bool) bool {
+	need := stateNeeded(strings.TrimSuffix(strings.TrimPrefix(file, "ggml-"), ".bin"))
+	have, ok := s.memory()
+	if made {
+		return ok && have >= stateMarginThen
+	}
+	return ok && need > 0 && have >= need+stateMargin
+}
+
 // memory is what can be had: the kernel's estimate, or what the control groups
 // around this process leave where that is less.
 func (s *Store) memory() (int64, bool) {

@@ -51,18 +51,32 @@ func (s *Server) permit(r *http.Request, scope auth.Scope) error {
 	if scope == needNothing {
 		return nil
 	}
-	c := s.Config().Auth
-	access, err := auth.Judge(caller(r), scope, auth.Policy{
-		OpenTo:         auth.Openness(c.OpenTo),
-		TrustedProxies: c.TrustedProxies,
-		OwnUID:         uint32(os.Getuid()),
-	}, s.Keys)
+	access, err := s.judge(r, scope)
 	if err != nil { // what a watcher of the log, fail2ban say, looks for
 		s.logOf(r.Context()).Warn("access refused", "from", r.RemoteAddr, "method", r.Method, "path", fault.Short(r.URL.Path), "reason", err.Error())
 	} else if scope == auth.Admin {
 		s.granted(r, access)
 	}
 	return err
+}
+
+func (s *Server) judge(r *http.Request, scope auth.Scope) (auth.Access, error) {
+	c := s.Config().Auth
+	return auth.Judge(caller(r), scope, auth.Policy{
+		OpenTo:         auth.Openness(c.OpenTo),
+		TrustedProxies: c.TrustedProxies,
+		OwnUID:         uint32(os.Getuid()),
+	}, s.Keys)
+}
+
+// owner names whose work a request that was permitted is: the engine's time is
+// shared among owners.
+func (s *Server) owner(r *http.Request) string {
+	access, err := s.judge(r, auth.Transcribe)
+	if err != nil {
+		return "" // it has just been permitted
+	}
+	return access.Owner()
 }
 
 // granted notes who administers, and by what right: the key's name, or the user

@@ -386,6 +386,7 @@ func slowReader(t *testing.T, stall time.Duration) (*rig, net.Conn, *atomic.Int3
 		return engine.Done{Language: "en"}, nil
 	})
 	r.Stall = stall
+	r.conf.Transcription.SecondLook = false // what so repeats itself would be decoded again
 	conn := dial(t, r.start(t))
 	conn.(*net.TCPConn).SetReadBuffer(4096) //nolint:errcheck // what the system has is enough
 	form, kind := encode(recording("file"))

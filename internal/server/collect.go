@@ -75,6 +75,7 @@ func (c collector) basics(e emitter) {
 	e.gauge("ready", "1 while a recording sent now would be transcribed.", truth(len(c.s.missing()) == 0))
 	e.gauge("http_requests_in_flight", "Requests under way.", float64(c.s.active.Load()))
 	e.gauge("jobs", "Recordings being worked on.", float64(c.s.jobs.Load()))
+	e.gauge("queue_recordings", "Recordings in line or being transcribed, of the [queue] most that are taken.", float64(c.s.Service.Queue.Inside()))
 	e.gauge("queue_windows", "Windows in line for the engine.", float64(c.s.Service.Waiting()))
 	start := c.s.startup()
 	e.gauge("startup_components_seconds", "Time that the components took to start.", start.ComponentsMS/1000)

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,12 +33,13 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := s.asFault(r.Context(), err)
 	code := statusOf(f)
 	unread := f.Kind == fault.TooLarge || f.Kind == fault.NoSpace || errors.As(err, new(unreadBody)) // the rest of the body is not worth reading
-	switch {
-	case f.Kind == fault.Unauthorized:
+	switch f.Kind {
+	case fault.Unauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
-	case f.Kind == fault.Busy:
-		w.Header().Set("Retry-After", "10")
-	case unread:
+	case fault.Busy:
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(cmp.Or(f.After, defaultAfter).Seconds()))))
+	}
+	if unread {
 		w.Header().Set("Connection", "close")
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -45,6 +48,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		s.linger(w, r)
 	}
 }
+
+// defaultAfter is when to try again what was refused for its number, where that
+// does not say.
+const defaultAfter = 10 * time.Second
 
 // How much of a refused body linger takes, and for how long.
 const (

@@ -10,6 +10,7 @@ import (
 
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 )
@@ -226,7 +227,7 @@ func (s *Server) job(u *upload, task transcript.Task, words bool) (transcribe.Jo
 		Model: name, Language: u.get("language"), Prompt: u.get("prompt"), Temperature: u.get("temperature"),
 		Task: task, Words: words,
 	}.Job(s.Models, s.Config())
-	job.Audio, job.Name = u.file, u.name
+	job.Audio, job.Name, job.Owner, job.Class = u.file, u.name, u.owner, schedule.Short
 	return job, err
 }
 

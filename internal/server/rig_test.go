@@ -26,6 +26,7 @@ import (
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 )
 
@@ -160,7 +161,7 @@ func oneOfMany(t *testing.T, answer engineFunc) *rig {
 	r.Server = &Server{
 		Config:      func() *config.Config { return r.conf },
 		SaveSetting: func(key, value string) error { r.saved[key] = value; return nil },
-		Service:     &transcribe.Service{Engine: r.engine, Decoder: toneDecoder{threeWindows()}, Spool: spool, Log: log},
+		Service:     &transcribe.Service{Engine: r.engine, Decoder: toneDecoder{threeWindows()}, Queue: &schedule.Queue{}, Spool: spool, Log: log},
 		Engine:      &engine.Client{Socket: filepath.Join(dir, "no engine")},
 		Models:      models, Keys: keys(), Spool: spool, Log: log,
 		EngineRunning: func() bool { return false },

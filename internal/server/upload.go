@@ -30,10 +30,13 @@ type upload struct {
 	name   string // as the client called it, without directories; for messages
 	size   int64
 	fields map[string][]string // in the order sent
+	owner  string              // whose it is
+	leave  func()              // gives its place in the queue back
 }
 
-// Close gives the spool's space back.
+// Close gives its place and the spool's space back.
 func (u *upload) Close() {
+	u.leave()
 	if u.file != nil {
 		u.file.Close()
 	}
@@ -77,7 +80,12 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	if err != nil {
 		return nil, err
 	}
-	u = &upload{fields: map[string][]string{}}
+	owner := s.owner(r)
+	leave, err := s.Service.Queue.Enter(owner)
+	if err != nil {
+		return nil, unreadBody{err}
+	}
+	u = &upload{fields: map[string][]string{}, owner: owner, leave: leave}
 	defer func() {
 		if err != nil {
 			u.Close()

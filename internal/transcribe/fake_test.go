@@ -16,6 +16,7 @@ import (
 	"whisper-appliance/internal/decode"
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/schedule"
 )
 
 // call is one window as the engine got it.
@@ -106,7 +107,7 @@ func service(t *testing.T, e Engine, pcm []byte) *Service {
 			t.Errorf("the spool holds %v, %v", left, err)
 		}
 	})
-	return &Service{Engine: e, Decoder: &fakeDecoder{pcm: pcm}, Spool: dir, Log: slog.New(slog.DiscardHandler)}
+	return &Service{Engine: e, Decoder: &fakeDecoder{pcm: pcm}, Queue: &schedule.Queue{}, Spool: dir, Log: slog.New(slog.DiscardHandler)}
 }
 
 func ignore(Update) {}
@@ -125,10 +126,11 @@ func wantFree(t *testing.T, s *Service) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := s.turns.take(ctx); err != nil || s.Waiting() != 0 {
+	turn, err := s.Queue.Take(ctx, schedule.Ask{})
+	if err != nil || s.Waiting() != 0 {
 		t.Fatalf("the turn was not given back: %v, %d waiting", err, s.Waiting())
 	}
-	s.turns.give()
+	turn.Give()
 }
 
 // eventually waits until ok.

@@ -75,7 +75,7 @@ func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, e
 	if r.detected && h.flaw.mild() {
 		h, err = r.complete(ctx, w, pcm, req, h)
 	}
-	r.prompt = r.next(h)
+	r.prompt = r.believed(h)
 	return h, err
 }
 
@@ -199,9 +199,9 @@ func (r *run) spoken(w audio.Window) (sum time.Duration) {
 // promptRunes is how much of a window's text the next one is prompted with.
 const promptRunes = 200
 
-// next is what the next window is prompted with: the end of a text that can be
+// believed is what the next window is prompted with: the end of a text that can be
 // believed. What was made up must not spread.
-func (r *run) next(h heard) string {
+func (r *run) believed(h heard) string {
 	if !h.flaw.mild() || h.temperature > 0.5 {
 		return ""
 	}

@@ -30,9 +30,9 @@ const (
 	minSpeech  = 250 * time.Millisecond
 )
 
-// speech finds where somebody speaks, and notes in the transcript where
+// findSpeech finds where somebody speaks, and notes in the transcript where
 // loudness had to tell. The error is a fault, or that of reading the sound.
-func (r *run) speech(ctx context.Context) ([]audio.Span, error) {
+func (r *run) findSpeech(ctx context.Context) ([]audio.Span, error) {
 	if r.job.ByLoudness {
 		return audio.LoudSpans(r.pcm)
 	}
@@ -83,10 +83,9 @@ func (r *run) detectPart(ctx context.Context, req engine.VADRequest, part audio.
 	if err != nil {
 		return nil, err
 	}
-	if err := r.turns.take(ctx); err != nil {
+	if err := r.takeTurn(ctx, 0); err != nil { // it takes no longer than a short window
 		return nil, err
 	}
-	defer r.turns.give()
 	found, err := r.askDetector(ctx, req, pcm)
 	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
 		found, err = r.askDetector(ctx, req, pcm)

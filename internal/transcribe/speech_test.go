@@ -90,7 +90,8 @@ func TestDetectInParts(t *testing.T) {
 	}
 	r.pcm, r.result = recorded, newTranscript(recorded.Duration())
 	r.job.Threshold = 0.25
-	got, err := r.speech(t.Context())
+	got, err := r.findSpeech(t.Context())
+	r.rest()
 	if err != nil || !r.detected {
 		t.Fatalf("detected %t, %v", r.detected, err)
 	}

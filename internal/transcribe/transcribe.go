@@ -2,10 +2,10 @@
 // PCM, finds speech in that, packs it into windows, has the engine decode one
 // window after the other, looks at each result and has it decoded anew where
 // that looks wrong, and puts the segments together with absolute times. The
-// window is the unit of everything here: of progress, fairness and
-// cancellation. Several jobs run at once and take turns at the engine, first
-// come, first served. What is kept of a recording in memory are its spans of
-// speech and one window's samples, however long it is.
+// window is the unit of everything here: of progress, fairness, cancellation,
+// and of going on after an interruption. Several jobs run at once and take turns
+// at the engine, as package schedule says. What is kept of a recording in memory
+// are its spans of speech and one window's samples, however long it is.
 //
 // It trusts neither the recording (the decoder is a process in a sandbox) nor
 // the engine (a window whose engine crashes is tried once more with the next
@@ -20,8 +20,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +27,7 @@ import (
 	"whisper-appliance/internal/decode"
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcript"
 )
 
@@ -49,9 +48,10 @@ type Decoder interface {
 type Service struct {
 	Engine  Engine
 	Decoder Decoder
-	Spool   string        // directory for PCM while a job runs
-	Longest time.Duration // of a recording; 0 = no limit
-	Timeout time.Duration // for decoding the media; 0 = none
+	Queue   *schedule.Queue // in front of the engine
+	Spool   string          // directory for PCM while a job runs
+	Longest time.Duration   // of a recording; 0 = no limit
+	Timeout time.Duration   // for decoding the media; 0 = none
 	Log     *slog.Logger
 
 	// Detector finds speech with the model that DetectorModel names; where either
@@ -67,9 +67,7 @@ type Service struct {
 	WindowLimit time.Duration
 
 	slowest  atomic.Int64 // nanoseconds of the slowest window
-	turns    turns        // at the engine, by the window
-	decoding turns        // decoders, by the job: each is an ffmpeg with its memory
-	setup    sync.Once
+	decoders decoders
 }
 
 // Reserve is what must stay free where recordings are spooled, in bytes: the
@@ -87,7 +85,12 @@ const (
 type Job struct {
 	Audio *os.File // the recording; read from its start, not closed
 	Name  string   // as the caller calls it, for messages
-	ID    string   // for the log
+	ID    string   // for the log, and for the queue
+	Owner string   // who asked, for the queue
+
+	// Class is how urgent the job is. Short holds for short recordings; a longer
+	// one is Long then.
+	Class schedule.Class
 
 	Model       string // catalogue name, for the transcript
 	ModelFile   string // file name in the model directory
@@ -106,6 +109,11 @@ type Job struct {
 	OneLook      bool    // take each result as it comes
 	PreviousText bool    // the text of the window before is a prompt, too
 	EachLanguage bool    // detect the language of each window, not the first's alone
+
+	// Keep is told how far the job has come, and Resume how far it had come when
+	// it was interrupted; nil = nobody keeps it, and it begins anew.
+	Keep   Keeper
+	Resume *Resume
 }
 
 // Phase is how far a job has come.
@@ -147,21 +155,14 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 	r := &run{Service: s, job: job, pcm: pcm, observe: observe, result: &transcript.Transcript{
 		Task: job.Task, Language: job.Language, Duration: pcm.Duration(), Model: job.Model,
 	}}
-	if info.Note != "" {
-		r.note(info.Note)
-	}
-	windows, err := r.windows(ctx)
-	if err != nil {
+	r.classify()
+	defer r.rest()
+	if err := r.prepare(ctx, info.Note); err != nil {
 		return nil, err
 	}
-	r.observe(Update{Phase: Waiting, Total: r.result.Duration})
-	for i, w := range windows {
-		if err := r.window(ctx, w); err != nil {
-			return nil, describe(ctx, err, job, i, w)
-		}
-	}
-	if ctx.Err() != nil {
-		return nil, canceled(ctx)
+	r.observe(Update{Phase: Waiting, Done: r.done, Total: r.result.Duration})
+	if err := r.windows(ctx); err != nil {
+		return nil, err
 	}
 	r.progress(r.result.Duration)
 	if len(r.result.Segments) == 0 {
@@ -170,26 +171,66 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 	return r.result, nil
 }
 
-// windows finds speech and packs it.
-func (r *run) windows(ctx context.Context) ([]audio.Window, error) {
-	speech, err := r.speech(ctx)
-	if err != nil {
-		return nil, err
+// windows decodes one window after the other.
+func (r *run) windows(ctx context.Context) error {
+	for {
+		w, ok, err := r.next()
+		if err == nil && ok {
+			err = describe(ctx, r.window(ctx, w), r.job, w)
+		}
+		switch {
+		case err != nil:
+			return err
+		case !ok && ctx.Err() != nil:
+			return canceled(ctx)
+		case !ok:
+			return nil
+		}
 	}
-	return audio.Cutting{Pad: pad}.Windows(r.pcm, speech)
+}
+
+// prepare finds where somebody speaks, unless that is known from before, and
+// takes over what was decoded then.
+func (r *run) prepare(ctx context.Context, note string) error {
+	if r.job.Resume != nil {
+		r.resume(*r.job.Resume)
+		return nil
+	}
+	if note != "" {
+		r.note(note)
+	}
+	speech, err := r.findSpeech(ctx)
+	if err != nil {
+		return err
+	}
+	r.rest() // what comes now may read the recording
+	r.speech = audio.Joined(speech, r.result.Duration)
+	if r.job.Keep == nil {
+		return nil
+	}
+	return r.job.Keep.Plan(Plan{Speech: r.speech, Detected: r.detected, Notes: r.result.Notes})
 }
 
 // pad is how much sound around speech is decoded with it: half of it cost a
 // tenth more errors in long recordings.
 const pad = 400 * time.Millisecond
 
+// next is the window after those that are done.
+func (r *run) next() (audio.Window, bool, error) {
+	c := audio.Cutting{Pad: pad}
+	if r.Queue.Crowded(r.job.Class) {
+		c.Longest = schedule.ShortWindow
+	}
+	return c.Next(r.pcm, r.speech, r.at)
+}
+
 // decode fills pcm, not with more decoders at a time than the machine has room for.
 func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (decode.Info, error) {
-	s.setup.Do(func() { s.decoding.limit = max(2, runtime.NumCPU()) })
-	if err := s.decoding.take(ctx); err != nil {
+	give, err := s.decoders.take(ctx, job.Audio)
+	if err != nil {
 		return decode.Info{}, canceled(ctx)
 	}
-	defer s.decoding.give()
+	defer give()
 	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
 }
 
@@ -200,9 +241,12 @@ type run struct {
 	pcm     *audio.PCMFile
 	observe func(Update)
 	result  *transcript.Transcript
-	done    time.Duration // of the recording, as was told
-	last    string        // text of the last segment that has any
-	prompt  string        // text of the window before, where it can be believed
+	turn    *schedule.Turn // at the engine; nil = it has none
+	speech  []audio.Span   // in order, apart from each other
+	at      time.Duration  // speech before this is done
+	done    time.Duration  // of the recording, as was told
+	last    string         // text of the last segment that has any
+	prompt  string         // text of the window before, where it can be believed
 
 	detected bool // a detector says where speech is; else it is what is loud
 }
@@ -229,18 +273,20 @@ func (r *run) window(ctx context.Context, w audio.Window) error {
 	if err != nil {
 		return err
 	}
-	r.add(w, h)
-	return nil
+	return r.add(w, h)
 }
 
 // attempt hands a window to the engine when it is its turn, and once more
 // where the engine broke off. req says how; the job says the rest.
 func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
-	if err := r.turns.take(ctx); err != nil {
+	if err := r.takeTurn(ctx, w.Length()); err != nil {
 		return heard{}, err
 	}
-	defer r.turns.give()
 	h, err := r.ask(ctx, w, pcm, req)
+	if r.turn.Lane() == schedule.ShortLane && noMemory(err) {
+		r.turn.NoRoom()
+		return r.attempt(ctx, w, pcm, req)
+	}
 	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
 		r.Log.Warn("engine broke off; trying the window again", "job", r.job.ID, "start", w.Start, "error", err)
 		h, err = r.ask(ctx, w, pcm, req)
@@ -248,17 +294,24 @@ func (r *run) attempt(ctx context.Context, w audio.Window, pcm []float32, req en
 	return h, err
 }
 
+func noMemory(err error) bool {
+	var f *engine.Failure
+	return errors.As(err, &f) && f.Code == engine.CodeNoMemory
+}
+
 // ask hands the window to the engine and collects its segments.
 func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	started := time.Now()
+	var loading time.Time
 	h := heard{temperature: float64(req.Temperature), cut: req.AudioCtx != 0}
 	done, err := r.Engine.Transcribe(ctx, req, pcm, func(ev engine.Event) {
 		switch {
 		case ev.Segment != nil:
 			h.segments = append(h.segments, piece{Segment: *ev.Segment, temperature: h.temperature})
 		case ev.Loading != nil:
+			loading = time.Now()
 			r.observe(Update{Phase: Loading, Done: r.done, Total: r.result.Duration})
 		case ev.Progress != nil:
 			r.progress(w.Start + w.Length()*time.Duration(min(max(ev.Progress.Percent, 0), 100))/100)
@@ -266,10 +319,19 @@ func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine
 	})
 	h.language = done.Language
 	if err == nil {
-		r.slowest.Store(max(r.slowest.Load(), int64(time.Since(started)))) // one window at a time: no race
+		r.took(time.Since(started))
+		if !loading.IsZero() {
+			r.turn.Loaded(time.Since(loading) - done.Took)
+		}
 	}
 	r.endStuck(err)
 	return h, err
+}
+
+// took remembers the slowest window.
+func (r *run) took(d time.Duration) {
+	for was := r.slowest.Load(); int64(d) > was && !r.slowest.CompareAndSwap(was, int64(d)); was = r.slowest.Load() {
+	}
 }
 
 // bounded ends ctx with errStuck when a call to the engine takes too long.
@@ -291,8 +353,8 @@ var errStuck = fmt.Errorf("%w: no answer in time", engine.ErrBroken)
 
 // add appends a window's segments with absolute times, none of which begins
 // before the one before has ended. The language of the first window in which
-// something was said is the recording's.
-func (r *run) add(w audio.Window, h heard) {
+// something was said is the recording's. Nobody sees of it what is not kept.
+func (r *run) add(w audio.Window, h heard) error {
 	var fresh []transcript.Segment
 	var tokens []engine.Token
 	at := time.Duration(0)
@@ -317,23 +379,30 @@ func (r *run) add(w audio.Window, h heard) {
 		r.result.Language = h.language
 	}
 	r.result.Segments = append(r.result.Segments, fresh...)
-	r.done = w.End
+	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
+	if err := r.keep(w, fresh); err != nil {
+		return err
+	}
 	r.observe(Update{
 		Phase: Recognising, Done: w.End, Total: r.result.Duration,
 		Language: r.result.Language, Segments: fresh, Tokens: tokens,
 	})
+	return nil
 }
 
 func canceled(ctx context.Context) error {
 	return fault.New(fault.Canceled, "canceled", "the transcription was cancelled").Because(context.Cause(ctx))
 }
 
-// describe gives an engine's failure the words for people.
-func describe(ctx context.Context, err error, job Job, i int, w audio.Window) error {
-	if ctx.Err() != nil {
+// describe gives a window's failure the words for people.
+func describe(ctx context.Context, err error, job Job, w audio.Window) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return canceled(ctx)
 	}
-	at := fmt.Sprintf("window %d (%v to %v)", i+1, w.Start.Round(time.Millisecond), w.End.Round(time.Millisecond))
+	at := fmt.Sprintf("the window from %v to %v", w.Start.Round(time.Millisecond), w.End.Round(time.Millisecond))
 	if errors.Is(err, engine.ErrBroken) {
 		return fault.New(fault.Unavailable, "engine_crashed", "the engine crashed twice on %s with the model %s", at, job.Model).
 			Try("see the engine's log; a smaller model needs less memory, and `whisper-appliance models verify %s` checks the file", job.Model).
@@ -360,4 +429,4 @@ func describe(ctx context.Context, err error, job Job, i int, w audio.Window) er
 }
 
 // Waiting is how many windows wait for their turn at the engine.
-func (s *Service) Waiting() int { return s.turns.count() }
+func (s *Service) Waiting() int { return s.Queue.Waiting() }

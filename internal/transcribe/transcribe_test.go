@@ -173,7 +173,7 @@ func TestRunEngineBreaks(t *testing.T) {
 				return
 			}
 			f := wantFault(t, err, fault.Unavailable, "engine_crashed")
-			if !strings.Contains(f.Message, "window 2") || !strings.Contains(f.Message, "tiny") || f.Hint == "" || !errors.Is(err, engine.ErrBroken) {
+			if !strings.Contains(f.Message, "window from 24.49s to 35.52s") || !strings.Contains(f.Message, "tiny") || f.Hint == "" || !errors.Is(err, engine.ErrBroken) {
 				t.Errorf("words: %q, hint %q, cause %v", f.Message, f.Hint, f.Err)
 			}
 		})

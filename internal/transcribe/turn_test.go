@@ -2,12 +2,10 @@ package transcribe
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
@@ -88,33 +86,4 @@ func TestCancelledWaiter(t *testing.T) {
 		t.Errorf("%d windows were decoded, want 2: nobody waits for the second's", n)
 	}
 	wantFree(t, s)
-}
-
-// TestTurnsUnderCancellation gives turns and cancels waiters at the same
-// moment, many times: no turn may be lost, and no two be out at once.
-func TestTurnsUnderCancellation(t *testing.T) {
-	var s Service
-	var holders, taken atomic.Int32
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 500 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(40))*time.Microsecond)
-				if s.turns.take(ctx) == nil {
-					if n := holders.Add(1); n != 1 {
-						t.Errorf("%d hold the turn", n)
-					}
-					taken.Add(1)
-					holders.Add(-1)
-					s.turns.give()
-				}
-				cancel()
-			}
-		})
-	}
-	wg.Wait()
-	if taken.Load() == 0 {
-		t.Error("nobody ever had the turn")
-	}
-	wantFree(t, &s)
 }

@@ -1,0 +1,144 @@
+package schedule
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// ageing is how long an owner's windows of a class wait until they count as one
+// class higher, at most as Short. It begins anew with each that is decoded, or
+// many jobs would bring an owner more than few.
+const ageing = time.Minute
+
+// rank is t's class, raised by its waiting.
+func (q *Queue) rank(t *Turn, now time.Time) Class {
+	class := t.ask.Class
+	if class >= Short {
+		return class
+	}
+	since := t.asked
+	if last := q.owners.accounts[t.ask.Owner].last[class]; last.After(since) {
+		since = last
+	}
+	return min(Short, class+Class(now.Sub(since)/ageing))
+}
+
+// inOrder lists who waits, the next one first; mu is held.
+func (q *Queue) inOrder(now time.Time) []*Turn {
+	list := slices.Clone(q.waiting)
+	slices.SortStableFunc(list, func(a, b *Turn) int {
+		aOwner, aJob := q.served(a.ask, now)
+		bOwner, bJob := q.served(b.ask, now)
+		return cmp.Or(cmp.Compare(q.rank(b, now), q.rank(a, now)), cmp.Compare(aOwner, bOwner), cmp.Compare(aJob, bJob))
+	})
+	return list
+}
+
+// dispatch gives turns as long as somebody can have one; mu is held.
+func (q *Queue) dispatch() {
+	for q.grant(time.Now()) {
+	}
+}
+
+// grant gives one turn, to the first in order who finds a free lane. Who needs
+// another model is passed over while that may not be changed, and holds
+// everybody up once it may: the lanes must come to rest for it.
+func (q *Queue) grant(now time.Time) bool {
+	for _, t := range q.inOrder(now) {
+		if q.loaded.other(t.ask.Model) {
+			if wait := q.stays(t, now); wait > 0 {
+				q.wakeAfter(wait)
+				continue
+			}
+			if q.busy() {
+				return false
+			}
+		}
+		lane := q.laneOf(t.ask)
+		if q.running[lane] == nil {
+			q.begin(t, lane, now)
+			return true
+		}
+	}
+	return false
+}
+
+// begin gives t its turn.
+func (q *Queue) begin(t *Turn, lane Lane, now time.Time) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *Turn) bool { return w == t })
+	if t.ask.Model != "" && t.ask.Model != q.loaded.model {
+		q.loaded = residence{model: t.ask.Model, since: now}
+	}
+	if t.ask.Class >= Short && lane == LongLane {
+		q.shorts = now
+	}
+	q.began(t.ask, now)
+	t.lane, t.began = lane, now
+	q.running[lane] = t
+	close(t.ready)
+}
+
+func (q *Queue) busy() bool {
+	return q.running[LongLane] != nil || q.running[ShortLane] != nil
+}
+
+// laneOf is the lane that an ask goes to. A short window keeps to the short lane
+// even while the long one is free: there, beside it, it would hardly get on.
+func (q *Queue) laneOf(ask Ask) Lane {
+	if ask.Class >= Short && ask.Length <= ShortWindow && q.twoLanes(ask.Model) {
+		return ShortLane
+	}
+	return LongLane
+}
+
+func (q *Queue) twoLanes(model string) bool {
+	return q.TwoLanes != nil && time.Now().After(q.oneLane) && q.TwoLanes(model)
+}
+
+// residence is the model in memory.
+type residence struct {
+	model string
+	since time.Time
+	took  time.Duration // to load it, 0 where that is not known
+}
+
+func (r residence) other(model string) bool { return model != "" && r.model != "" && r.model != model }
+
+// How long a model stays while others wait for it, in times of what loading it
+// took: for as urgent a window of another model, and for a more urgent one.
+const (
+	stayForEqual  = 10
+	stayForUrgent = 3
+)
+
+// stays is how long the model in memory stays before t may have its own. Where
+// nobody else needs it, it does not.
+func (q *Queue) stays(t *Turn, now time.Time) time.Duration {
+	most, needed := Background, false
+	for _, other := range slices.Concat(q.waiting, q.running[:]) {
+		if other != nil && !q.loaded.other(other.ask.Model) {
+			most, needed = max(most, q.rank(other, now)), true
+		}
+	}
+	if !needed {
+		return 0
+	}
+	factor := time.Duration(stayForEqual)
+	if q.rank(t, now) > most {
+		factor = stayForUrgent
+	}
+	return factor*q.loaded.took - now.Sub(q.loaded.since)
+}
+
+// wakeAfter has dispatch look again.
+func (q *Queue) wakeAfter(d time.Duration) {
+	if q.alarm != nil {
+		q.alarm.Stop()
+	}
+	q.alarm = time.AfterFunc(d, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.dispatch()
+	})
+}

@@ -1,0 +1,70 @@
+package transcribe
+
+import (
+	"slices"
+	"time"
+
+	"whisper-appliance/internal/audio"
+	"whisper-appliance/internal/transcript"
+)
+
+// Keeper stores how far a job has come, so that it can go on after a crash, an
+// update or a power cut, in another process. An error ends the job.
+type Keeper interface {
+	// Plan is called once, when it is known where somebody speaks.
+	Plan(Plan) error
+	// Window is called for each window that is done, in order, before anybody
+	// sees its text.
+	Window(Finished) error
+}
+
+// Plan is what has to be decoded. It goes through JSON.
+type Plan struct {
+	Speech   []audio.Span `json:"speech"`   // in order, apart from each other
+	Detected bool         `json:"detected"` // by the detector; else by loudness
+	Notes    []string     `json:"notes,omitempty"`
+}
+
+// Finished is what came of a window. It goes through JSON.
+type Finished struct {
+	Start    time.Duration        `json:"start_ns"` // of the window, in the recording
+	End      time.Duration        `json:"end_ns"`
+	Speech   time.Duration        `json:"speech_ns"`        // speech before this is done
+	Language string               `json:"language"`         // of the recording, as far as it is known
+	Segments []transcript.Segment `json:"segments"`         // final, with absolute times
+	Prompt   string               `json:"prompt,omitempty"` // of the next window
+}
+
+// Resume is what was kept of a job.
+type Resume struct {
+	Plan     Plan
+	Finished []Finished // in order
+}
+
+// keep stores a window.
+func (r *run) keep(w audio.Window, fresh []transcript.Segment) error {
+	if r.job.Keep == nil {
+		return nil
+	}
+	return r.job.Keep.Window(Finished{
+		Start: w.Start, End: w.End, Speech: r.at, Language: r.result.Language, Segments: fresh, Prompt: r.prompt,
+	})
+}
+
+// resume takes over what was kept, and tells of it as if it had just come.
+func (r *run) resume(from Resume) {
+	r.speech, r.detected = from.Plan.Speech, from.Plan.Detected
+	r.result.Notes = slices.Clone(from.Plan.Notes)
+	for _, f := range from.Finished {
+		r.at, r.done, r.prompt, r.result.Language = f.Speech, f.End, f.Prompt, f.Language
+		r.result.Segments = append(r.result.Segments, f.Segments...)
+		for _, s := range f.Segments {
+			if s.Text != "" {
+				r.last = s.Text
+			}
+		}
+		r.observe(Update{
+			Phase: Recognising, Done: f.End, Total: r.result.Duration, Language: f.Language, Segments: f.Segments,
+		})
+	}
+}
