@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 )
 
@@ -16,8 +17,8 @@ import (
 const pcmBuffer = 64 << 10
 
 // PCMFile is PCM on disk: appended once, then read anywhere, by several
-// goroutines if need be. The file loses its name when it is made, so that its
-// space is free again after Close and after a crash alike.
+// goroutines if need be. The file has no name, so its space is free again after
+// Close and after a crash alike.
 type PCMFile struct {
 	f *os.File
 
@@ -29,13 +30,9 @@ type PCMFile struct {
 
 // CreatePCM makes an empty PCMFile on the file system of dir.
 func CreatePCM(dir string) (*PCMFile, error) {
-	f, err := os.CreateTemp(dir, ".pcm-*")
+	f, err := durable.Nameless(dir, 0o600)
 	if err != nil {
 		return nil, spaceFault(fmt.Errorf("create PCM spool: %w", err))
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("unlink PCM spool: %w", err)
 	}
 	return &PCMFile{f: f, buf: make([]byte, 0, pcmBuffer)}, nil
 }

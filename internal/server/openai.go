@@ -138,6 +138,7 @@ func (s *Server) parseOpenAI(u *upload, task transcript.Task) (*openAIRequest, e
 		}
 	}
 	q.job, err = s.job(u, task, q.words || q.format.NeedsWords())
+	q.job.Logprobs = q.logprobs
 	return q, err
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 )
 
@@ -192,17 +193,11 @@ func (s *Server) spool(u *upload, part *multipart.Part, limit int64, field strin
 	if u.file != nil {
 		return fault.New(fault.BadInput, "repeated_field", "two recordings were sent").On(field).Try("send one recording a request")
 	}
-	file, err := os.CreateTemp(s.Spool, ".upload-*")
+	file, err := durable.Nameless(s.Spool, 0o444)
 	if err != nil {
 		return spoolFault(err)
 	}
 	u.file, u.name = file, filepath.Base(part.FileName())
-	if err := os.Remove(file.Name()); err != nil {
-		return fmt.Errorf("unlink the upload: %w", err)
-	}
-	if err := file.Chmod(0o444); err != nil {
-		return fmt.Errorf("open the upload to the decoder: %w", err)
-	}
 	src := &source{r: part}
 	u.size, err = io.Copy(file, io.LimitReader(src, limit+1))
 	switch {

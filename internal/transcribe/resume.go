@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/audio"
+	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/transcript"
 )
 
@@ -20,9 +21,10 @@ type Keeper interface {
 
 // Plan is what has to be decoded. It goes through JSON.
 type Plan struct {
-	Speech   []audio.Span `json:"speech"`   // in order, apart from each other
-	Detected bool         `json:"detected"` // by the detector; else by loudness
-	Notes    []string     `json:"notes,omitempty"`
+	Duration time.Duration `json:"duration_ns"` // of the recording
+	Speech   []audio.Span  `json:"speech"`      // in order, apart from each other
+	Detected bool          `json:"detected"`    // by the detector; else by loudness
+	Notes    []string      `json:"notes,omitempty"`
 }
 
 // Finished is what came of a window. It goes through JSON.
@@ -32,6 +34,7 @@ type Finished struct {
 	Speech   time.Duration        `json:"speech_ns"`        // speech before this is done
 	Language string               `json:"language"`         // of the recording, as far as it is known
 	Segments []transcript.Segment `json:"segments"`         // final, with absolute times
+	Tokens   []engine.Token       `json:"tokens,omitempty"` // of Segments, where the job asks for them
 	Prompt   string               `json:"prompt,omitempty"` // of the next window
 }
 
@@ -42,12 +45,12 @@ type Resume struct {
 }
 
 // keep stores a window.
-func (r *run) keep(w audio.Window, fresh []transcript.Segment) error {
+func (r *run) keep(w audio.Window, fresh []transcript.Segment, tokens []engine.Token) error {
 	if r.job.Keep == nil {
 		return nil
 	}
 	return r.job.Keep.Window(Finished{
-		Start: w.Start, End: w.End, Speech: r.at, Language: r.result.Language, Segments: fresh, Prompt: r.prompt,
+		Start: w.Start, End: w.End, Speech: r.at, Language: r.result.Language, Segments: fresh, Tokens: tokens, Prompt: r.prompt,
 	})
 }
 
@@ -64,7 +67,7 @@ func (r *run) resume(from Resume) {
 			}
 		}
 		r.observe(Update{
-			Phase: Recognising, Done: f.End, Total: r.result.Duration, Language: f.Language, Segments: f.Segments,
+			Phase: Recognising, Done: f.End, Total: r.result.Duration, Language: f.Language, Segments: f.Segments, Tokens: f.Tokens,
 		})
 	}
 }

@@ -81,39 +81,41 @@ const (
 	windowFactor = 10
 )
 
-// Job is what is asked for.
+// Job is what is asked for. Its JSON is what is the same wherever and whenever
+// it is done: stored, it does not change with the settings.
 type Job struct {
-	Audio *os.File // the recording; read from its start, not closed
-	Name  string   // as the caller calls it, for messages
-	ID    string   // for the log, and for the queue
-	Owner string   // who asked, for the queue
+	Audio *os.File `json:"-"` // the recording; read from its start, not closed
+	Name  string   `json:"-"` // as the caller calls it, for messages
+	ID    string   `json:"-"` // for the log, and for the queue
+	Owner string   `json:"-"` // who asked, for the queue
 
 	// Class is how urgent the job is. Short holds for short recordings; a longer
 	// one is Long then.
-	Class schedule.Class
+	Class schedule.Class `json:"-"`
 
-	Model       string // catalogue name, for the transcript
-	ModelFile   string // file name in the model directory
-	Language    string // ISO 639-1; "" = detect
-	Task        transcript.Task
-	Prompt      string  // given to every window
-	Temperature float64 // of the first attempt, 0 to 1
-	Words       bool    // word times
-	BeamSize    int     // < 2 = greedy
-	BestOf      int     // candidates above temperature 0
-	Threads     int     // 0 = the engine's choice
+	Model       string          `json:"model"`              // catalogue name, for the transcript
+	ModelFile   string          `json:"model_file"`         // file name in the model directory
+	Language    string          `json:"language,omitempty"` // ISO 639-1; "" = detect
+	Task        transcript.Task `json:"task"`
+	Prompt      string          `json:"prompt,omitempty"`      // given to every window
+	Temperature float64         `json:"temperature,omitempty"` // of the first attempt, 0 to 1
+	Words       bool            `json:"words,omitempty"`       // word times
+	Logprobs    bool            `json:"logprobs,omitempty"`    // the tokens with every update
+	BeamSize    int             `json:"beam_size,omitempty"`   // < 2 = greedy
+	BestOf      int             `json:"best_of,omitempty"`     // candidates above temperature 0
+	Threads     int             `json:"threads,omitempty"`     // 0 = the engine's choice
 
-	ByLoudness   bool    // find speech without the detector
-	Threshold    float64 // of the detector, 0 to 1; 0 = its own
-	FullContext  bool    // never cut the encoder's context to a short window
-	OneLook      bool    // take each result as it comes
-	PreviousText bool    // the text of the window before is a prompt, too
-	EachLanguage bool    // detect the language of each window, not the first's alone
+	ByLoudness   bool    `json:"by_loudness,omitempty"`   // find speech without the detector
+	Threshold    float64 `json:"threshold,omitempty"`     // of the detector, 0 to 1; 0 = its own
+	FullContext  bool    `json:"full_context,omitempty"`  // never cut the encoder's context to a short window
+	OneLook      bool    `json:"one_look,omitempty"`      // take each result as it comes
+	PreviousText bool    `json:"previous_text,omitempty"` // the text of the window before is a prompt, too
+	EachLanguage bool    `json:"each_language,omitempty"` // detect the language of each window, not the first's alone
 
 	// Keep is told how far the job has come, and Resume how far it had come when
 	// it was interrupted; nil = nobody keeps it, and it begins anew.
-	Keep   Keeper
-	Resume *Resume
+	Keep   Keeper  `json:"-"`
+	Resume *Resume `json:"-"`
 }
 
 // Phase is how far a job has come.
@@ -136,7 +138,7 @@ type Update struct {
 	Total    time.Duration // of the recording, 0 until it is known
 	Language string        // once it is known
 	Segments []transcript.Segment
-	Tokens   []engine.Token // of Segments
+	Tokens   []engine.Token // of Segments, where the job asks for Logprobs
 }
 
 // Run does a job. observe is called from one goroutine, in order. When ctx
@@ -208,7 +210,7 @@ func (r *run) prepare(ctx context.Context, note string) error {
 	if r.job.Keep == nil {
 		return nil
 	}
-	return r.job.Keep.Plan(Plan{Speech: r.speech, Detected: r.detected, Notes: r.result.Notes})
+	return r.job.Keep.Plan(Plan{Duration: r.result.Duration, Speech: r.speech, Detected: r.detected, Notes: r.result.Notes})
 }
 
 // pad is how much sound around speech is decoded with it: half of it cost a
@@ -373,14 +375,16 @@ func (r *run) add(w audio.Window, h heard) error {
 		}
 		at = seg.End
 		fresh = append(fresh, seg)
-		tokens = append(tokens, s.Tokens...)
+		if r.job.Logprobs {
+			tokens = append(tokens, s.Tokens...)
+		}
 	}
 	if r.result.Language == "" && len(fresh) > 0 {
 		r.result.Language = h.language
 	}
 	r.result.Segments = append(r.result.Segments, fresh...)
 	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
-	if err := r.keep(w, fresh); err != nil {
+	if err := r.keep(w, fresh, tokens); err != nil {
 		return err
 	}
 	r.observe(Update{

@@ -18,36 +18,39 @@ const (
 	Translate  Task = "translate"  // text in English
 )
 
-// Transcript is the result of one recording. Times count from its start.
+// Transcript is the result of one recording. Times count from its start. Its
+// JSON, and that of its parts, is for storing it: durations are nanoseconds.
 type Transcript struct {
-	Task     Task
-	Language string        // ISO 639-1 code as Whisper names it, "en"; "" where nothing was said
-	Duration time.Duration // of the recording
-	Model    string        // catalogue name, "tiny"
-	Segments []Segment     // in order of Start
-	Notes    []string      // what the reader should know, e.g. that speech was detected by energy alone
+	Task     Task          `json:"task"`
+	Language string        `json:"language"`        // ISO 639-1 code as Whisper names it, "en"; "" where nothing was said
+	Duration time.Duration `json:"duration_ns"`     // of the recording
+	Model    string        `json:"model"`           // catalogue name, "tiny"
+	Segments []Segment     `json:"segments"`        // in order of Start
+	Notes    []string      `json:"notes,omitempty"` // what the reader should know, e.g. that speech was detected by energy alone
 }
 
 // Segment is a stretch of speech as Whisper delimits it, usually a sentence
 // or a part of one.
 type Segment struct {
-	Start, End time.Duration
-	Text       string // as Whisper gives it: a leading space where the language writes spaces
-	Words      []Word // empty unless word times were asked for
-	Tokens     []int  // text tokens, without timestamps and specials
+	Start  time.Duration `json:"start_ns"`
+	End    time.Duration `json:"end_ns"`
+	Text   string        `json:"text"`            // as Whisper gives it: a leading space where the language writes spaces
+	Words  []Word        `json:"words,omitempty"` // empty unless word times were asked for
+	Tokens []int         `json:"tokens"`          // text tokens, without timestamps and specials
 
-	AvgLogProb       float64 // mean log probability of the tokens, ≤ 0
-	NoSpeechProb     float64 // 0 to 1
-	CompressionRatio float64 // of the text under zlib; above 2.4 it repeats itself
-	Temperature      float64 // at which decoding began; whisper.cpp does not tell where its fallback ended
+	AvgLogProb       float64 `json:"avg_logprob"`       // mean log probability of the tokens, ≤ 0
+	NoSpeechProb     float64 `json:"no_speech_prob"`    // 0 to 1
+	CompressionRatio float64 `json:"compression_ratio"` // of the text under zlib; above 2.4 it repeats itself
+	Temperature      float64 `json:"temperature"`       // at which decoding began; whisper.cpp does not tell where its fallback ended
 }
 
 // Word is one word with its own times. Text keeps the leading space, so that
 // the words of a segment joined give its text.
 type Word struct {
-	Start, End time.Duration
-	Text       string
-	Prob       float64 // 0 to 1
+	Start time.Duration `json:"start_ns"`
+	End   time.Duration `json:"end_ns"`
+	Text  string        `json:"text"`
+	Prob  float64       `json:"prob"` // 0 to 1
 }
 
 // Text is the whole text: the segments joined in their order, without space at

@@ -1,0 +1,235 @@
+package work
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
+)
+
+// Wish is a job that somebody asks for.
+type Wish struct {
+	Job      transcribe.Job // Audio is a file without a name, or with one
+	Key      string         // idempotency key; "" = none
+	SHA256   string         // of the recording, in hexadecimal; needed with a key
+	Deadline time.Time      // zero = none
+	Media    string         // the recording, where it is in the directory already; then Audio is not needed
+}
+
+// new is what is stored.
+func (d *Desk) new(w Wish) (job.New, error) {
+	request, err := json.Marshal(w.Job)
+	if err != nil {
+		return job.New{}, err
+	}
+	n := job.New{
+		Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
+		Name: w.Job.Name, Media: w.Media, MediaSHA256: w.SHA256, Request: request,
+	}
+	if w.Key != "" {
+		sum := sha256.Sum256(append([]byte(w.SHA256), request...))
+		n.Digest = hex.EncodeToString(sum[:])
+	}
+	if w.Job.Audio != nil {
+		info, err := w.Job.Audio.Stat()
+		if err != nil {
+			return job.New{}, err
+		}
+		n.Bytes = info.Size()
+	}
+	return n, nil
+}
+
+// Submit stores a job and its recording; when it returns, neither is lost.
+// joined tells that the owner's key led to a job that was there. The error is a
+// fault of the store's, or that of storing the recording.
+func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err error) {
+	d.init()
+	n, err := d.new(w)
+	if err != nil {
+		return job.Job{}, false, err
+	}
+	if n.Media == "" {
+		if n.Media, err = d.keep(w.Job.Audio); err != nil {
+			return job.Job{}, false, err
+		}
+	}
+	j, joined, err = d.Store.Add(ctx, n)
+	if err != nil || joined {
+		return j, joined, errors.Join(err, d.remove(n.Media))
+	}
+	token(d.arrived)
+	return j, false, nil
+}
+
+// Do transcribes for somebody who waits. With a key it is a job like others,
+// which goes on when he leaves, and which he finds again by the key. Without,
+// it ends with ctx and leaves nothing behind; only a crash leaves the job, which
+// is then done like others. observe is called as transcribe.Service.Run does.
+func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) (*transcript.Transcript, error) {
+	d.init()
+	if w.Key == "" {
+		return d.now(ctx, w, observe)
+	}
+	j, _, err := d.Submit(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return d.Attend(ctx, j.ID, observe)
+}
+
+// now does a request's own job. The store is written to beside the work: nobody
+// is told that it is stored.
+func (d *Desk) now(ctx context.Context, w Wish, observe func(transcribe.Update)) (*transcript.Transcript, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b := &beside{desk: d, todo: make(chan func() error, besideMost)}
+	b.begin(ctx, w, cancel)
+	defer b.end()
+	w.Job.Keep = b
+	return d.Service.Run(ctx, w.Job, func(u transcribe.Update) {
+		if id := b.job(); id != "" {
+			d.progress(id, u)
+		}
+		observe(u)
+	})
+}
+
+// Attend tells how a job goes that is done here or elsewhere, and gives its
+// transcript. When ctx ends the job goes on.
+func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Update)) (*transcript.Transcript, error) {
+	d.init()
+	seen, done := 0, time.Duration(0)
+	tell := func(u transcribe.Update) { // what is done stays done
+		if done = max(done, u.Done); u.Done == done {
+			observe(u)
+		}
+	}
+	for {
+		news := d.newsOf(id)
+		j, err := d.Store.Get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		fresh, err := d.finished(ctx, id, seen)
+		if err != nil {
+			return nil, err
+		}
+		seen += len(fresh)
+		for _, f := range fresh {
+			tell(transcribe.Update{Phase: transcribe.Recognising, Done: f.End, Total: j.Duration,
+				Language: f.Language, Segments: f.Segments, Tokens: f.Tokens})
+		}
+		if result, err, ended := outcome(j); ended {
+			return result, err
+		}
+		if u, here := d.Progress(id); here && u.Phase != "" {
+			tell(u)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-news:
+		case <-time.After(poll):
+		}
+	}
+}
+
+// outcome is what came of a job that has ended.
+func outcome(j job.Job) (result *transcript.Transcript, err error, ended bool) {
+	switch j.State {
+	case job.Done:
+		result = &transcript.Transcript{}
+		if err := json.Unmarshal(j.Result, result); err != nil {
+			return nil, fmt.Errorf("result of job %s: %w", j.ID, err), true
+		}
+		return result, nil, true
+	case job.Failed:
+		return nil, j.Failure.Fault(), true
+	case job.Canceled:
+		return nil, canceled(), true
+	}
+	return nil, nil, false
+}
+
+// Cancel stops a job, here at once.
+func (d *Desk) Cancel(ctx context.Context, id string) (job.Job, error) {
+	d.init()
+	j, err := d.Store.Cancel(ctx, id)
+	if err != nil {
+		return job.Job{}, err
+	}
+	d.mu.Lock()
+	if a := d.live[id]; a != nil {
+		a.cancel(errAsked)
+	}
+	d.mu.Unlock()
+	d.tell(id)
+	return j, nil
+}
+
+// Retry queues a job again that failed or was cancelled; it goes on behind the
+// windows that it has.
+func (d *Desk) Retry(ctx context.Context, id string) (job.Job, error) {
+	d.init()
+	j, err := d.Store.Retry(ctx, id)
+	if err == nil {
+		token(d.arrived)
+		d.tell(id)
+	}
+	return j, err
+}
+
+// Delete removes a job with all that belongs to it. One that is being done has
+// to be cancelled first.
+func (d *Desk) Delete(ctx context.Context, id string) error {
+	d.init()
+	r, err := d.Store.Delete(ctx, id)
+	if err != nil {
+		return err
+	}
+	d.tell(id)
+	return d.remove(r.Media)
+}
+
+// tidy removes what is too old, and what nobody knows, until ctx ends.
+func (d *Desk) tidy(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := d.expire(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("old jobs cannot be removed", "error", err)
+		}
+		known, err := d.Store.Media(ctx)
+		if err == nil {
+			err = d.sweep(known)
+		}
+		if err != nil && ctx.Err() == nil {
+			d.Log.Error("recordings without a job cannot be removed", "error", err)
+		}
+		sleep(ctx, tidying)
+	}
+}
+
+func (d *Desk) expire(ctx context.Context) error {
+	if d.Limits == nil {
+		return nil
+	}
+	for {
+		removed, err := d.Store.Expire(ctx, d.Limits())
+		if err != nil || len(removed) == 0 {
+			return err
+		}
+		for _, r := range removed {
+			err = errors.Join(err, d.remove(r.Media))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

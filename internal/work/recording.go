@@ -1,0 +1,76 @@
+package work
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+
+	"whisper-appliance/internal/durable"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/job"
+)
+
+// open opens a job's recording.
+func (d *Desk) open(j job.Job) (*os.File, error) {
+	f, err := os.Open(filepath.Join(d.Dir, filepath.Base(j.Media)))
+	if errors.Is(err, fs.ErrNotExist) || j.Media == "" {
+		return nil, fault.New(fault.Internal, "recording_gone", "the recording of the job is no longer there").Because(err).
+			Try("send it again")
+	}
+	return f, err
+}
+
+// keep gives a recording that lies in a file without a name one in the
+// directory, which it returns. From then on it survives a power cut.
+func (d *Desk) keep(f *os.File) (name string, err error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	name = id.String()
+	if err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name)); err != nil {
+		return "", fmt.Errorf("keep the recording: %w", err)
+	}
+	return name, nil
+}
+
+// remove removes a recording that no job has any more.
+func (d *Desk) remove(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(d.Dir, filepath.Base(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove a recording: %w", err)
+	}
+	return nil
+}
+
+// orphaned is how old a recording without a job must be to belong to none: its
+// job is stored soon after it.
+const orphaned = time.Hour
+
+// sweep removes recordings without a job.
+func (d *Desk) sweep(known []string) error {
+	has := map[string]bool{}
+	for _, name := range known {
+		has[name] = true
+	}
+	entries, err := os.ReadDir(d.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, statErr := e.Info()
+		if statErr != nil || has[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < orphaned {
+			continue
+		}
+		d.Log.Info("removing a recording without a job", "file", e.Name(), "bytes", info.Size())
+		err = errors.Join(err, d.remove(e.Name()))
+	}
+	return err
+}
