@@ -108,9 +108,9 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 	d.init()
 	seen, done := 0, time.Duration(0)
 	tell := func(u transcribe.Update) { // what is done stays done
-		if done = max(done, u.Done); u.Done == done {
-			observe(u)
-		}
+		done = max(done, u.Done)
+		u.Done = done
+		observe(u)
 	}
 	for {
 		news := d.newsOf(id)

@@ -51,11 +51,8 @@ type active struct {
 	last   transcribe.Update // without segments
 }
 
-// Why a job's context ends.
-var (
-	errAsked = errors.New("a cancel was asked for")
-	errStops = errors.New("the server stops")
-)
+// errAsked is why a job's context ends where somebody wants that.
+var errAsked = errors.New("a cancel was asked for")
 
 const (
 	defaultAtOnce = 4

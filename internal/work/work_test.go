@@ -1,0 +1,380 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
+)
+
+// TestJobIsDone: what was submitted is done, comes to the same text as without a
+// store, and the recording is gone then.
+func TestJobIsDone(t *testing.T) {
+	r := newRig(t)
+	direct, err := r.Service.Run(t.Context(), r.wish(t, "a", "345").Job, ignore)
+	if err != nil || len(direct.Segments) != 3 {
+		t.Fatalf("%+v, %v", direct, err)
+	}
+	j := r.submit(t, r.wish(t, "a", "345"))
+	if r.recordings(t) != 1 || j.Bytes != 3 || j.State != job.Queued {
+		t.Errorf("submitted: %+v, %d recordings", j, r.recordings(t))
+	}
+	r.start(t)
+	var segments []transcript.Segment
+	got, err := r.Attend(t.Context(), j.ID, func(u transcribe.Update) { segments = append(segments, u.Segments...) })
+	if err != nil || !reflect.DeepEqual(got, direct) || !reflect.DeepEqual(segments, direct.Segments) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, direct)
+	}
+	eventually(t, "the recording being removed", func() bool { return r.recordings(t) == 0 })
+	if j := r.await(t, j.ID, job.Done); j.WindowsDone != 3 || j.Duration != direct.Duration || j.Language != "en" || j.Media != "" {
+		t.Errorf("done: %+v", j)
+	}
+}
+
+// TestGoesOnWhereItWas ends the desk in the middle of a job, at each window; the
+// next one comes to the same text and decodes no window twice but that one.
+func TestGoesOnWhereItWas(t *testing.T) {
+	whole := newRig(t)
+	want, err := whole.Service.Run(t.Context(), whole.wish(t, "a", "23456").Job, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 5 {
+		r := newRig(t)
+		reached := make(chan bool)
+		r.engine.hold = func(ctx context.Context, i int) error {
+			if i < n {
+				return nil
+			}
+			close(reached)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		j := r.submit(t, r.wish(t, "a", "23456"))
+		r.start(t)
+		<-reached
+		r.end()
+		if j := r.await(t, j.ID, job.Queued); j.WindowsDone != n {
+			t.Errorf("%d windows are stored, want %d", j.WindowsDone, n)
+		}
+		next := rigIn(t, r.dir).start(t)
+		got, err := next.Attend(t.Context(), j.ID, ignore)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("after %d windows: got %+v, %v", n, got, err)
+		}
+		if decoded := next.engine.windows(); decoded != 5-n {
+			t.Errorf("after %d windows %d were decoded, want %d", n, decoded, 5-n)
+		}
+	}
+}
+
+// TestTwoDesksDoNotMeet: the second waits until the first has ended, and frees
+// what that has left.
+func TestTwoDesksDoNotMeet(t *testing.T) {
+	first := newRig(t).start(t)
+	done := first.submit(t, first.wish(t, "a", "2"))
+	first.await(t, done.ID, job.Done)
+	second := rigIn(t, first.dir)
+	j := second.submit(t, second.wish(t, "a", "3"))
+	second.start(t)
+	first.await(t, j.ID, job.Done)
+	if n := second.engine.windows(); n != 0 {
+		t.Errorf("both work: %d windows", n)
+	}
+	first.end()
+	j = second.submit(t, second.wish(t, "a", "3"))
+	second.await(t, j.ID, job.Done)
+}
+
+func TestCancel(t *testing.T) {
+	r := newRig(t)
+	reached := make(chan bool)
+	r.engine.hold = func(ctx context.Context, n int) error {
+		if n > 0 {
+			return nil
+		}
+		close(reached)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	waiting := r.submit(t, r.wish(t, "a", "3"))
+	if j, err := r.Cancel(t.Context(), waiting.ID); err != nil || j.State != job.Canceled {
+		t.Errorf("one that waits: %+v, %v", j, err)
+	}
+	running := r.submit(t, r.wish(t, "a", "34"))
+	r.start(t)
+	<-reached
+	if err := r.Delete(t.Context(), running.ID); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("one that runs is deleted: %v", err)
+	}
+	if _, err := r.Cancel(t.Context(), running.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, running.ID, job.Canceled)
+	_, err := r.Attend(t.Context(), running.ID, ignore)
+	wantFault(t, err, fault.Canceled, "canceled")
+	if _, err := r.Retry(t.Context(), running.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.await(t, running.ID, job.Done)
+	for _, id := range []string{waiting.ID, running.ID} {
+		if err := r.Delete(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := r.recordings(t); n != 0 {
+		t.Errorf("%d recordings are left", n)
+	}
+	_, err = r.Attend(t.Context(), running.ID, ignore)
+	wantFault(t, err, fault.NotFound, "unknown_job")
+}
+
+func TestFailures(t *testing.T) {
+	r := newRig(t).start(t)
+	bad := r.submit(t, r.wish(t, "a", "!"))
+	_, err := r.Attend(t.Context(), bad.ID, ignore)
+	wantFault(t, err, fault.Unsupported, "undecodable")
+	if r.recordings(t) != 1 {
+		t.Error("the recording is gone, and the job cannot be tried again")
+	}
+	gone := r.submit(t, r.wish(t, "a", "!"))
+	r.await(t, gone.ID, job.Failed)
+	if err := os.Remove(filepath.Join(r.Dir, gone.Media)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Retry(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Attend(t.Context(), gone.ID, ignore)
+	wantFault(t, err, fault.Internal, "recording_gone")
+	r.engine.hold = func(context.Context, int) error { panic("a bug in our own code") }
+	bug := r.submit(t, r.wish(t, "a", "3"))
+	_, err = r.Attend(t.Context(), bug.ID, ignore)
+	wantFault(t, err, fault.Internal, "internal_error")
+}
+
+// TestWhatPassesIsTriedAgain: an engine that is down for a moment fails no job.
+func TestWhatPassesIsTriedAgain(t *testing.T) {
+	r := newRig(t)
+	r.engine.hold = func(_ context.Context, n int) error {
+		if n == 1 {
+			return &engine.Failure{Code: engine.CodeDown, Message: "it cannot be started"}
+		}
+		return nil
+	}
+	j := r.submit(t, r.wish(t, "a", "345"))
+	r.start(t)
+	r.await(t, j.ID, job.Done)
+	if n := r.engine.windows(); n != 4 {
+		t.Errorf("%d windows were asked for, want 3 and the one that failed", n)
+	}
+}
+
+// TestPoison: a job that ends the server each time is given up.
+func TestPoison(t *testing.T) {
+	r := newRig(t)
+	j := r.submit(t, r.wish(t, "a", "3"))
+	for range poisonous {
+		if _, found, err := r.Store.Claim(t.Context(), r.Self); err != nil || !found {
+			t.Fatal(found, err)
+		}
+		if err := r.Store.Requeue(t.Context(), j.ID, r.Self); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start(t)
+	_, err := r.Attend(t.Context(), j.ID, ignore)
+	wantFault(t, err, fault.Internal, "job_interrupted")
+}
+
+// TestRequestsOwnJob: while a request is served its job is there; afterwards
+// nothing is, whether it was served, failed or given up.
+func TestRequestsOwnJob(t *testing.T) {
+	r := newRig(t)
+	reached, release := make(chan bool), make(chan bool)
+	r.engine.hold = func(ctx context.Context, n int) error {
+		if n == 1 {
+			close(reached)
+			<-release
+		}
+		return ctx.Err()
+	}
+	done := make(chan *transcript.Transcript)
+	w := r.wish(t, "a", "234")
+	go func() {
+		got, err := r.Do(t.Context(), w, ignore)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- got
+	}()
+	<-reached
+	eventually(t, "its first window being stored", func() bool {
+		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
+		return err == nil && len(list) == 1 && list[0].State == job.Running && list[0].WindowsDone == 1
+	})
+	close(release)
+	if got := <-done; len(got.Segments) != 3 {
+		t.Errorf("got %+v", got)
+	}
+	wantNothing(t, r)
+	if _, err := r.Do(t.Context(), r.wish(t, "a", "!"), ignore); fault.KindOf(err) != fault.Unsupported {
+		t.Errorf("a bad recording: %v", err)
+	}
+	wantNothing(t, r)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.engine.hold = func(ctx context.Context, _ int) error {
+		cancel()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	if _, err := r.Do(ctx, r.wish(t, "a", "3"), ignore); fault.KindOf(err) != fault.Canceled {
+		t.Errorf("one that leaves: %v", err)
+	}
+	wantNothing(t, r)
+}
+
+func wantNothing(t *testing.T, r *rig) {
+	t.Helper()
+	eventually(t, "the end of all jobs and recordings", func() bool {
+		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
+		return err == nil && len(list) == 0 && r.recordings(t) == 0
+	})
+}
+
+// TestRequestWithoutStore: a database that fails costs no request its answer.
+func TestRequestWithoutStore(t *testing.T) {
+	r := newRig(t)
+	if err := r.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Do(t.Context(), r.wish(t, "a", "23"), ignore)
+	if err != nil || len(got.Segments) != 2 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	eventually(t, "the recording being removed", func() bool { return r.recordings(t) == 0 })
+}
+
+// TestRequestOutlivesACrash: what a request had come to is there for the next
+// server, which does the rest.
+func TestRequestOutlivesACrash(t *testing.T) {
+	r := newRig(t)
+	reached, release := make(chan bool), make(chan bool)
+	r.engine.hold = func(_ context.Context, n int) error {
+		if n == 2 {
+			close(reached)
+			<-release
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	w := r.wish(t, "a", "234")
+	wg.Go(func() { r.Do(t.Context(), w, ignore) }) //nolint:errcheck // it is as good as dead
+	<-reached
+	var list []job.Job
+	eventually(t, "two windows being stored", func() bool {
+		list, _ = r.Store.List(t.Context(), job.Filter{Everyone: true}) //nolint:errcheck // then there are none
+		return len(list) == 1 && list[0].WindowsDone == 2
+	})
+	next := rigIn(t, r.dir).start(t)
+	if got, err := next.Attend(t.Context(), list[0].ID, ignore); err != nil || len(got.Segments) != 3 || next.engine.windows() != 1 {
+		t.Errorf("got %+v, %v after %d windows", got, err, next.engine.windows())
+	}
+}
+
+// TestKey: requests with one key are one job, whose result stays; who leaves
+// does not end it.
+func TestKey(t *testing.T) {
+	r := newRig(t).start(t)
+	reached, release := make(chan bool), make(chan bool)
+	var once sync.Once
+	r.engine.hold = func(context.Context, int) error {
+		once.Do(func() { close(reached) })
+		<-release
+		return nil
+	}
+	keyed := func(windows string) Wish {
+		w := r.wish(t, "a", windows)
+		w.Key = "key"
+		return w
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	first := keyed("345")
+	go func() {
+		_, err := r.Do(ctx, first, ignore)
+		left <- err
+	}()
+	<-reached
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("who leaves gets %v", err)
+	}
+	var wg sync.WaitGroup
+	var texts atomic.Int32
+	for range 3 {
+		w := keyed("345")
+		wg.Go(func() {
+			got, err := r.Do(t.Context(), w, ignore)
+			if err != nil || len(got.Segments) != 3 {
+				t.Errorf("got %+v, %v", got, err)
+				return
+			}
+			texts.Add(1)
+		})
+	}
+	close(release)
+	wg.Wait()
+	again, err := r.Do(t.Context(), keyed("345"), ignore)
+	if err != nil || len(again.Segments) != 3 || texts.Load() != 3 || r.engine.windows() != 3 {
+		t.Errorf("%+v, %v; %d of 3 have it after %d windows", again, err, texts.Load(), r.engine.windows())
+	}
+	_, err = r.Do(t.Context(), keyed("4"), ignore)
+	wantFault(t, err, fault.Conflict, "idempotency_key_reused")
+	if n := r.recordings(t); n != 0 {
+		t.Errorf("%d recordings are left", n)
+	}
+}
+
+// TestTidy removes jobs that are too many with their recordings, and recordings
+// without a job once they are old.
+func TestTidy(t *testing.T) {
+	r := newRig(t)
+	r.Limits = func() job.Limits { return job.Limits{Jobs: 1} }
+	for range 3 {
+		j := r.submit(t, r.wish(t, "a", "3"))
+		if _, err := r.Cancel(t.Context(), j.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, fresh := filepath.Join(r.Dir, "old"), filepath.Join(r.Dir, "fresh")
+	for _, path := range []string{old, fresh} {
+		if err := os.WriteFile(path, []byte("x"), 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-2*orphaned)); err != nil {
+		t.Fatal(err)
+	}
+	r.start(t)
+	eventually(t, "one job and its recording being left, with the one that is new", func() bool {
+		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
+		return err == nil && len(list) == 1 && r.recordings(t) == 2
+	})
+	if _, err := os.Stat(fresh); err != nil {
+		t.Error(err)
+	}
+}
