@@ -51,6 +51,7 @@ type appliant struct {
 	hup        chan os.Signal
 
 	parts      *appliance.Appliance
+	jobs       *appliance.Jobs
 	certs      *cert.Manager
 	keys       *auth.Keyring
 	bus        *systemd.Bus
@@ -74,6 +75,7 @@ func serve(ctx context.Context, listen string, stderr io.Writer) error {
 		return err
 	}
 	defer a.bus.Close()              //nolint:errcheck // the process ends
+	defer a.jobs.Close()             //nolint:errcheck // what was stored is
 	systemd.NotifyStatus("starting") //nolint:errcheck // nobody listens without systemd
 	if err := a.components.Start(ctx); err != nil {
 		return err
@@ -141,7 +143,8 @@ func (a *appliant) assemble(stderr io.Writer) error {
 	}
 	a.certs = &cert.Manager{Dir: a.paths.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
 	a.keys = auth.NewKeyring(cmp.Or(c.Auth.KeysFile, a.paths.Keys), a.log)
-	parts := appliance.Parts{Paths: a.paths, Config: a.settings.Current, Appliance: a.parts,
+	a.jobs = &appliance.Jobs{Paths: a.paths, Config: a.settings.Current, Service: a.parts.Service, Role: a.role(), Log: a.log}
+	parts := appliance.Parts{Jobs: a.jobs, Paths: a.paths, Config: a.settings.Current, Appliance: a.parts,
 		Doors: a.openDoors, Certificate: a.certificate, Keys: a.keys.Err}
 	if a.supervised {
 		parts.Systemd = a.ping
@@ -184,6 +187,18 @@ func (a *appliant) ownUnit() string {
 	return systemd.Service
 }
 
+// role tells this server from the one that stands in while a switch lasts.
+func (a *appliant) role() string {
+	if a.standsIn() {
+		return "next"
+	}
+	return "server"
+}
+
+// standsIn tells whether this is not the server, but one for a switch or a
+// rehearsal: what one alone may do is not for it.
+func (a *appliant) standsIn() bool { return a.listensOn("next-") || a.listensOn("preflight-") }
+
 // listensOn tells whether this is the server of a slot while a switch or a
 // rehearsal lasts: it has a socket of that kind for itself.
 func (a *appliant) listensOn(kind string) bool {
@@ -198,7 +213,7 @@ func (a *appliant) server() *server.Server {
 		Config: a.settings.Current, SaveSetting: a.settings.Save,
 		Service: a.parts.Service, Models: a.parts.Models,
 		Engine: a.parts.Engine, EngineRunning: a.parts.EngineRunning, EngineDown: a.parts.EngineDown,
-		Keys:  a.keys,
+		Keys: a.keys, Desk: a.jobs.Desk,
 		Spool: a.paths.Spool, Programs: appliance.Programs(a.paths, c), Log: a.log,
 		TLSReady:   func() bool { return a.certs.Fingerprint() != "" },
 		Components: a.components, Watchdog: &a.guard,
@@ -267,6 +282,11 @@ func (a *appliant) run(ctx context.Context) error {
 	})
 	a.preload(ctx)
 	s := a.server()
+	doing, stopJobs := context.WithCancel(ctx)
+	defer stopJobs()
+	if !a.standsIn() {
+		wg.Go(func() { a.jobs.Run(doing) })
+	}
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	for _, loop := range []func(context.Context){
@@ -327,7 +347,7 @@ func (a *appliant) preload(ctx context.Context) {
 // pending takes up what was left to be done. One server does it: not the one
 // that stands in while a switch lasts.
 func (a *appliant) pending(ctx context.Context) {
-	if !a.listensOn("next-") && !a.listensOn("preflight-") {
+	if !a.standsIn() {
 		a.parts.TakeUpPending(ctx, a.paths, a.settings.Current, a.log)
 	}
 }

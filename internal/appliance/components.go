@@ -31,6 +31,7 @@ type Parts struct {
 	Doors       func(ctx context.Context) error // opens them
 	Certificate func(ctx context.Context) error // makes or reads it; nil once one is served
 	Keys        func() error                    // why the keys cannot be used
+	Jobs        *Jobs
 	Systemd     func(ctx context.Context) error // asks it something; nil = it does not run this server
 	Free        func(dir string) (int64, error) // bytes left to us; nil = what the kernel says
 
@@ -45,7 +46,7 @@ const later = "comes with a later version"
 // Components declares every part of the appliance: its name, what it needs,
 // and what the appliance does without it.
 func (p Parts) Components() []component.Component {
-	return slices.Concat(p.house(), p.work(), []component.Component{p.systemd(), p.updater()}, planned())
+	return slices.Concat(p.house(), p.work(), []component.Component{p.database(), p.systemd(), p.updater()}, planned())
 }
 
 // house is what has to be there for anything to be served.
@@ -111,6 +112,20 @@ func (p Parts) work() []component.Component {
 	}
 }
 
+// database is where jobs are kept.
+func (p Parts) database() component.Component {
+	c := component.Component{
+		Name: "database", Does: "jobs, which outlive a crash, an update and a power cut", Needs: []string{"state"}, Every: 10 * time.Second,
+		Checked: "it is opened, and asked for its schema",
+		Without: "recordings are transcribed for those who wait; jobs are refused with 503, and those that were accepted wait",
+		Search:  []string{p.Paths.Database},
+	}
+	if p.Jobs != nil {
+		c.Check = p.Jobs.Check
+	}
+	return c
+}
+
 // systemd is what is known of our units. A server that systemd does not run has none.
 func (p Parts) systemd() component.Component {
 	c := component.Component{
@@ -142,7 +157,6 @@ func (p Parts) updater() component.Component {
 // planned is what is not there yet.
 func planned() []component.Component {
 	return []component.Component{
-		{Name: "database", Does: "history and jobs", Planned: later, Without: "nothing is kept of a transcription"},
 		{Name: "maintenance", Does: "maintenance mode", Planned: later, Without: "the enterprise maintenance keys answer false with this reason"},
 	}
 }

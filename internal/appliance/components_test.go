@@ -24,7 +24,7 @@ func box(t *testing.T) Parts {
 	dir := t.TempDir()
 	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
 	p := paths.Paths{Kind: paths.Installed, SlotName: "a", Slot: at("slot"), Golden: at("golden"), State: at("state"), Models: at("state", "models"),
-		Spool: at("state", "spool"), TLS: at("state", "tls"), Pending: at("state", "pending"), Run: at("run"),
+		Spool: at("state", "spool"), Jobs: at("state", "jobs"), Database: at("state", "database", "appliance.db"), TLS: at("state", "tls"), Pending: at("state", "pending"), Run: at("run"),
 		EngineSocket: at("run", "engine-a.sock"), DecodeSocket: at("run", "decode.sock"), UnitFFmpeg: at("ffmpeg")}
 	for _, file := range []string{p.EngineProgram()[0], p.EngineBinary(), p.EngineSocket, p.DecodeSocket, p.UnitFFmpeg,
 		at("golden", "bin", "whisper-appliance-decode")} {
@@ -37,6 +37,8 @@ func box(t *testing.T) Parts {
 	settings := func() *config.Config { return c }
 	healthy := func(context.Context, string) (systemd.Unit, error) { return systemd.Unit{Active: "inactive"}, nil }
 	parts := Parts{Paths: p, Config: settings, Appliance: Supervised(p, settings, slog.New(slog.DiscardHandler), healthy)}
+	parts.Jobs = &Jobs{Paths: p, Config: settings, Service: parts.Appliance.Service, Role: "server", Log: slog.New(slog.DiscardHandler)}
+	t.Cleanup(func() { parts.Jobs.Close() })
 	parts.Doors = func(context.Context) error { return nil }
 	parts.Certificate = func(context.Context) error { return nil }
 	parts.Keys = func() error { return nil }

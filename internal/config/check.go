@@ -37,6 +37,8 @@ func checkOf(name string) check {
 		return check{isDay, `one of mon, tue, wed, thu, fri, sat and sun`}
 	case "source":
 		return check{isSource, `the full path of a directory, or an address that begins with https:// or http://`}
+	case "database":
+		return check{isDatabase, `empty, or an address such as "postgres://user:password@host/name"`}
 	case "version":
 		return check{isVersion, `empty, or a version such as "1.4.2"`}
 	case "language":
@@ -53,6 +55,12 @@ func isListen(s string) bool {
 	}
 	_, err = strconv.ParseUint(port, 10, 16)
 	return err == nil
+}
+
+// isDatabase takes what package database opens.
+func isDatabase(s string) bool {
+	u, err := url.Parse(s)
+	return s == "" || err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") && u.Path != "" && u.Fragment == ""
 }
 
 func isPath(s string) bool {

@@ -22,6 +22,8 @@ type Config struct {
 	Models        Models        `toml:"models" doc:"Whisper's models."`
 	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
 	Queue         Queue         `toml:"queue" doc:"Who waits, and how many may. Short recordings go before long ones, and callers share the engine's time evenly."`
+	Jobs          Jobs          `toml:"jobs" doc:"What is accepted is kept until it is done: a crash, an update or a power cut does not lose it."`
+	Database      Database      `toml:"database" doc:"Where jobs are kept. A file is the default; with PostgreSQL several appliances share the work."`
 	VAD           VAD           `toml:"vad" doc:"How speech is found in a recording. What is no speech is not decoded."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
@@ -80,6 +82,20 @@ type Queue struct {
 	MostPerCaller int `toml:"most_per_caller" min:"1" max:"100000" doc:"How many of these may be one caller's: a key's, or an address's where it has none."`
 }
 
+// Jobs is the [jobs] section.
+type Jobs struct {
+	AtOnce    int           `toml:"at_once" min:"1" max:"64" doc:"Jobs that are worked on at once, beside the requests whose senders wait. They take turns at the engine."`
+	Keep      time.Duration `toml:"keep" min:"1m" zero:"for ever" doc:"How long a job stays after its end, with its transcript; \"0s\" means for ever. Its recording goes when it is done."`
+	KeepMost  int           `toml:"keep_most" min:"0" max:"1000000" doc:"How many jobs that have ended stay at most, the oldest go first; 0 means any number."`
+	Disk      Bytes         `toml:"disk" min:"1" doc:"What the recordings of jobs may take in all. Those of jobs that have failed go first; then no more jobs are taken."`
+	Directory string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see."`
+}
+
+// Database is the [database] section.
+type Database struct {
+	URL string `toml:"url" check:"database" doc:"Address of a PostgreSQL database that several appliances share, as \"postgres://user:password@host/name\". Empty means a file in the state directory. It is read at the start."`
+}
+
 // VAD is the [vad] section.
 type VAD struct {
 	Detector  string `toml:"detector" oneof:"auto loudness" doc:"auto: by the model silero, or where it is not installed by loudness, which transcripts say. loudness: whatever is not silent is taken for speech, music and noise too."`
@@ -135,6 +151,7 @@ func Default() *Config {
 		Models:        Models{Default: "base"},
 		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Lanes: "auto", Device: "cpu"},
 		Queue:         Queue{Most: 128, MostPerCaller: 64},
+		Jobs:          Jobs{AtOnce: 4, Keep: 7 * 24 * time.Hour, KeepMost: 10000, Disk: 20 << 30},
 		VAD:           VAD{Detector: "auto", Threshold: 50},
 		Transcription: Transcription{Language: "auto", Detect: "once", ShortPass: true, SecondLook: true, BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},

@@ -1,6 +1,9 @@
 package config
 
-import "cmp"
+import (
+	"cmp"
+	"net/url"
+)
 
 // origin is where a setting's value comes from.
 type origin struct {
@@ -17,7 +20,7 @@ type Report struct {
 // Value is one setting as it stands.
 type Value struct {
 	Key    string `json:"key"`    // "server.listen"
-	Value  any    `json:"value"`  // string, bool, int64 or list of strings, as TOML has it
+	Value  any    `json:"value"`  // string, bool, int64 or list of strings, as TOML has it; a password in it is xxxxx
 	Origin string `json:"origin"` // "default", "settings.toml", "config.toml:12", "environment HTTPS_PORT", "flag --listen"
 	Locked bool   `json:"locked"` // set above settings.toml: saving it would change nothing
 }
@@ -53,13 +56,22 @@ func (l *loader) report() *Report {
 			from := l.origins[f.key()]
 			r.Values = append(r.Values, Value{
 				Key:    f.key(),
-				Value:  f.plain(),
+				Value:  f.shown(),
 				Origin: cmp.Or(from.text, "default"),
 				Locked: from.locked,
 			})
 		}
 	}
 	return r
+}
+
+// shown is the value as people may see it.
+func (f field) shown() any {
+	text, ok := f.plain().(string)
+	if u, err := url.Parse(text); ok && err == nil && f.check == "database" {
+		return u.Redacted()
+	}
+	return f.plain()
 }
 
 // Literal is the value as TOML writes it.

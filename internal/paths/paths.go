@@ -99,6 +99,8 @@ type Paths struct {
 	Settings  string // what page and CLI save, settings.toml
 	Models    string // unless the settings name another directory
 	Spool     string // uploads while they are worked on
+	Jobs      string // recordings of jobs that are not done
+	Database  string // file of jobs
 	Pending   string // work to be taken up after a restart, a file for each piece
 	TLS       string // the certificate that the appliance makes
 	Cache     string // what can be had again
@@ -201,6 +203,8 @@ func (f *finder) derive(p *Paths) {
 		{"settings", "state directory", &p.Settings, filepath.Join(p.State, "settings.toml")},
 		{"models", "state directory", &p.Models, filepath.Join(p.State, "models")},
 		{"spool", "state directory", &p.Spool, filepath.Join(p.State, "spool")},
+		{"jobs", "state directory", &p.Jobs, filepath.Join(p.State, "jobs")},
+		{"database", "state directory", &p.Database, filepath.Join(p.State, "database", "appliance.db")},
 		{"tls", "state directory", &p.TLS, filepath.Join(p.State, "tls")},
 		{"pending", "state directory", &p.Pending, filepath.Join(p.State, "pending")},
 		{"api socket", "runtime directory", &p.APISocket, filepath.Join(p.Run, apiSocket)},

@@ -98,7 +98,7 @@ func TestFieldsMatchList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, field := range map[string]string{"slot": p.Slot, "config": p.Config, "config.d": p.ConfigDir, "keys": p.Keys, "state": p.State,
-		"settings": p.Settings, "models": p.Models, "spool": p.Spool, "tls": p.TLS, "cache": p.Cache, "run": p.Run,
+		"settings": p.Settings, "models": p.Models, "spool": p.Spool, "jobs": p.Jobs, "database": p.Database, "tls": p.TLS, "cache": p.Cache, "run": p.Run,
 		"api socket": p.APISocket, "engine socket": p.EngineSocket, "ffmpeg": p.FFmpeg} {
 		if !slices.ContainsFunc(p.List(), func(e Entry) bool { return e.Name == name && e.Path == field }) {
 			t.Errorf("List lacks %s = %q", name, field)

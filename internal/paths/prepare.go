@@ -11,9 +11,9 @@ import (
 )
 
 // Prepare makes the directories that the appliance keeps things in, with their
-// modes: others may reach models and the API's socket, and nobody the spool
-// and the private key. A directory that is there already is given what it
-// lacks, and spool and tls are closed where they were open.
+// modes: others may reach models and the API's socket, and nobody recordings,
+// transcripts and the private key. A directory that is there already is given what it
+// lacks, and those for nobody else are closed where they were open.
 func (p Paths) Prepare() error {
 	if err := prepare(p.State, 0o711, false); err != nil {
 		return cannotPrepare(p.State, err)
@@ -28,6 +28,8 @@ func (p Paths) Prepare() error {
 	}{
 		{p.Models, 0o755, false},
 		{p.Spool, 0o700, true},
+		{p.Jobs, 0o700, true},
+		{filepath.Dir(p.Database), 0o700, true},
 		{p.TLS, 0o700, true},
 		{p.Run, 0o755, false},
 	} {

@@ -22,8 +22,8 @@ func always() []string { return []string{"engine", "spool"} }
 // decoders are what most recordings need; some are sound already.
 func decoders() []string { return []string{"decoder"} }
 
-// work is what keeps recordings from being transcribed.
-func work() []string { return append(append(always(), decoders()...), partModels) }
+// essential is what keeps recordings from being transcribed.
+func essential() []string { return append(append(always(), decoders()...), partModels) }
 
 // failing are those of the named components that are not well, all where none
 // is named.
@@ -97,7 +97,7 @@ func why(states []component.State) []string {
 func (s *Server) overall(reasons []string) (status component.Health, also []string) {
 	if s.Components != nil {
 		rest := slices.DeleteFunc(s.failing(), func(st component.State) bool {
-			return slices.Contains(work(), st.Name) || st.Code == component.CodeNeeds // reasons have them, or their cause
+			return slices.Contains(essential(), st.Name) || st.Code == component.CodeNeeds // reasons have them, or their cause
 		})
 		also = why(rest)
 		status = s.Components.Health()

@@ -9,6 +9,7 @@ import (
 
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
+	"whisper-appliance/internal/work"
 )
 
 // underway is a job beside its request. The job never waits for the request: a
@@ -34,6 +35,16 @@ func (s *Server) follow(ctx context.Context, job transcribe.Job) *underway {
 	return u
 }
 
+// following starts what tells of a job that is done elsewhere.
+func following(tell func(observe func(transcribe.Update)) (*transcript.Transcript, error)) *underway {
+	u := &underway{news: make(chan struct{}, 1), ended: make(chan struct{})}
+	go func() {
+		defer close(u.ended)
+		u.result, u.err = tell(u.put)
+	}()
+	return u
+}
+
 // run does the job. A panic is this job's failure and not the server's end.
 func (u *underway) run(ctx context.Context, s *Server, job transcribe.Job) {
 	defer close(u.ended)
@@ -46,10 +57,25 @@ func (u *underway) run(ctx context.Context, s *Server, job transcribe.Job) {
 		}
 		s.count(job, time.Since(began), u.result, u.err)
 	}()
-	u.result, u.err = s.Service.Run(ctx, job, u.put)
+	u.result, u.err = s.transcribe(ctx, job, u.put)
 	if u.err != nil && !u.decoded {
 		u.err = s.blamed(u.err)
 	}
+}
+
+// transcribe does a request's job, at the desk where there is one.
+func (s *Server) transcribe(ctx context.Context, job transcribe.Job, observe func(transcribe.Update)) (*transcript.Transcript, error) {
+	if desk := s.desk(); desk != nil {
+		return desk.Do(ctx, work.Wish{Job: job, Key: keyOf(ctx)}, observe)
+	}
+	return s.Service.Run(ctx, job, observe)
+}
+
+func (s *Server) desk() *work.Desk {
+	if s.Desk == nil {
+		return nil
+	}
+	return s.Desk()
 }
 
 // put adds an update. One that brings no text takes the place of the one

@@ -80,7 +80,7 @@ func (s *Server) missing() []string {
 		reasons = append(reasons, noModel.Error())
 	}
 	if s.Components != nil {
-		down := s.failing(work()...)
+		down := s.failing(essential()...)
 		if noModel != nil { // said already, and newer
 			down = slices.DeleteFunc(down, func(st component.State) bool { return st.Name == partModels })
 		}

@@ -13,7 +13,13 @@ import (
 // requestHeader tells a client under which name the log has its request.
 const requestHeader = "X-Request-ID"
 
-type requestKey struct{}
+// idempotencyHeader is by which a client names a request that it may send again.
+const idempotencyHeader = "Idempotency-Key"
+
+type (
+	requestKey     struct{}
+	idempotencyKey struct{}
+)
 
 // named gives a request its name, and tells the client.
 func named(w http.ResponseWriter, r *http.Request) *http.Request {
@@ -21,7 +27,18 @@ func named(w http.ResponseWriter, r *http.Request) *http.Request {
 	rand.Read(id[:]) //nolint:errcheck // it never fails
 	name := hex.EncodeToString(id[:])
 	w.Header().Set(requestHeader, name)
-	return r.WithContext(context.WithValue(r.Context(), requestKey{}, name))
+	ctx := context.WithValue(r.Context(), requestKey{}, name)
+	if key := r.Header.Get(idempotencyHeader); key != "" {
+		ctx = context.WithValue(ctx, idempotencyKey{}, key)
+	}
+	return r.WithContext(ctx)
+}
+
+// keyOf is the idempotency key of the request that ctx belongs to, "" where it
+// has none.
+func keyOf(ctx context.Context) string {
+	key, _ := ctx.Value(idempotencyKey{}).(string) //nolint:errcheck // "" says so
+	return key
 }
 
 // requestOf is the name of the request that ctx belongs to, "" where it is none's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humahttprouter"
 	"github.com/julienschmidt/httprouter"
 
+	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/version"
@@ -34,6 +36,7 @@ type raw struct {
 // Resolve takes the request out of huma's hands.
 func (in *raw) Resolve(ctx huma.Context) []error {
 	in.r, in.w, _ = humahttprouter.Unwrap(ctx)
+	in.r.SetPathValue("id", ctx.Param("id"))
 	return nil
 }
 
@@ -58,6 +61,7 @@ func (s *Server) Handler() http.Handler {
 	d.original()
 	d.operators()
 	d.own()
+	d.jobs()
 	d.updates()
 	d.originalUpdates()
 	router.Handler(http.MethodGet, "/", through("/", s.page))
@@ -104,7 +108,7 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 			d.s.writeError(w, r, err)
 			return
 		}
-		next(ctx)
+		next(huma.WithValue(ctx, typedRequest{}, r))
 	})
 	huma.Register(d.api, entered(op), func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
@@ -114,6 +118,15 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 		}
 		return out, nil
 	})
+}
+
+// typedRequest is the key of a typed door's request in its context.
+type typedRequest struct{}
+
+// requestIn is the request that a typed door answers, nil where there is none.
+func requestIn(ctx context.Context) *http.Request {
+	r, _ := ctx.Value(typedRequest{}).(*http.Request) //nolint:errcheck // nil says so
+	return r
 }
 
 // secured says in the OpenAPI document what a door asks for.
@@ -186,6 +199,44 @@ func (d doors) own() {
 		Summary: "Give the model's memory back", Tags: []string{"Appliance"}, DefaultStatus: http.StatusNoContent}, d.s.unload)
 }
 
+// jobs registers the doors of what nobody waits for.
+func (d doors) jobs() {
+	submit := multipartOp(http.MethodPost, "/api/v1/jobs", "submitJob", "Have a recording transcribed while nobody waits", jobForm)
+	submit.Tags = []string{"Jobs"}
+	submit.Responses = d.answers202(submit.Responses)
+	d.stream(auth.Transcribe, submit, d.s.submitJob)
+	op := func(method, path, id, summary string) huma.Operation {
+		return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"Jobs"}}
+	}
+	typed(d, auth.Transcribe, op(http.MethodGet, "/api/v1/jobs", "listJobs", "List jobs, the newest first"), d.s.listJobs)
+	typed(d, auth.Transcribe, op(http.MethodGet, "/api/v1/jobs/{id}", "getJob", "Show a job, with its text as far as there is any"), d.s.getJob)
+	typed(d, auth.Transcribe, op(http.MethodPost, "/api/v1/jobs/{id}/cancel", "cancelJob", "Stop a job"), d.s.cancelJob)
+	typed(d, auth.Transcribe, op(http.MethodPost, "/api/v1/jobs/{id}/retry", "retryJob", "Go on with a job that failed or was cancelled"), d.s.retryJob)
+	typed(d, auth.Transcribe, op(http.MethodDelete, "/api/v1/jobs/{id}", "deleteJob", "Remove a job and all that belongs to it"), d.s.deleteJob)
+	text := op(http.MethodGet, "/api/v1/jobs/{id}/transcript", "jobTranscript", "The text of a job that is done, in any format")
+	text.Parameters = []*huma.Param{pathParam("id", "Of the job."), {Name: "format", In: "query", Description: "text (default), json, verbose_json, srt, vtt, tsv, words or lrc.",
+		Schema: &huma.Schema{Type: huma.TypeString}}}
+	text.Responses = plain("The text.")
+	d.stream(auth.Transcribe, text, d.s.jobTranscript)
+	events := op(http.MethodGet, "/api/v1/jobs/{id}/events", "jobEvents", "Follow a job by server-sent events: job, progress, segment, then done or error")
+	events.Parameters = []*huma.Param{pathParam("id", "Of the job.")}
+	events.Responses = map[string]*huma.Response{"200": {Description: "Events; with Last-Event-ID, the segments after that.",
+		Content: map[string]*huma.MediaType{"text/event-stream": {}}}}
+	d.stream(auth.Transcribe, events, d.s.jobEvents)
+}
+
+func pathParam(name, doc string) *huma.Param {
+	return &huma.Param{Name: name, In: "path", Required: true, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+}
+
+// answers202 are those of a door that accepts.
+func (d doors) answers202(answers map[string]*huma.Response) map[string]*huma.Response {
+	delete(answers, "200")
+	answers["202"] = &huma.Response{Description: "The job, which is safe now. Location is where it is.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: d.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Job](), true, "Job")}}}
+	return answers
+}
+
 // multipartOp documents a door that takes a form.
 func multipartOp(method, path, id, summary string, f form) huma.Operation {
 	props := map[string]*huma.Schema{f.file: {Type: huma.TypeString, Format: "binary", Description: "The recording: anything ffmpeg reads."}}
@@ -219,6 +270,8 @@ var fieldDocs = map[string]string{
 	"chunking_strategy":       "auto: the recording is cut at its pauses, as it always is.",
 	"task":                    "transcribe (default) or translate (into English).",
 	"words":                   "true: each word with its own times.",
+	"priority":                "normal (default) or background: after everything else.",
+	"deadline":                "When nobody wants the text any more: 2026-01-02T15:04:05Z, or 90m from now.",
 }
 
 // guard is what every request passes: a wrong key is 401 wherever it knocks,

@@ -30,6 +30,7 @@ import (
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 	"whisper-appliance/internal/watchdog"
+	"whisper-appliance/internal/work"
 )
 
 // Server answers requests. Its exported fields are set before Handler or Serve
@@ -62,6 +63,10 @@ type Server struct {
 	// EngineDown is why no engine can be started, "" where none is known; nil =
 	// none ever is.
 	EngineDown func() string
+
+	// Desk is where jobs are kept and done; nil, or nil from it = there is none,
+	// and recordings are transcribed for those who wait.
+	Desk func() *work.Desk
 
 	// Components are the appliance's parts, for health and for the doors that
 	// depend on them; nil = none are known.

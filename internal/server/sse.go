@@ -27,10 +27,17 @@ func beginSSE(w http.ResponseWriter) *sse {
 }
 
 // send writes one event; name may be empty.
-func (e *sse) send(name string, v any) {
+func (e *sse) send(name string, v any) { e.sendAs("", name, v) }
+
+// sendAs is send for an event with an id, by which a client that comes back says
+// what it has.
+func (e *sse) sendAs(id, name string, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return // only our own types come here
+	}
+	if id != "" {
+		io.WriteString(e.w, "id: "+id+"\n") //nolint:errcheck // a client that has left ends the request's context
 	}
 	if name != "" {
 		io.WriteString(e.w, "event: "+name+"\n") //nolint:errcheck // a client that has left ends the request's context

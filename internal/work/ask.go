@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"whisper-appliance/internal/job"
@@ -16,11 +17,10 @@ import (
 
 // Wish is a job that somebody asks for.
 type Wish struct {
-	Job      transcribe.Job // Audio is a file without a name, or with one
+	Job      transcribe.Job // Audio is needed
 	Key      string         // idempotency key; "" = none
-	SHA256   string         // of the recording, in hexadecimal; needed with a key
 	Deadline time.Time      // zero = none
-	Media    string         // the recording, where it is in the directory already; then Audio is not needed
+	Media    string         // name of the recording, where it is in the directory already
 }
 
 // new is what is stored.
@@ -31,19 +31,23 @@ func (d *Desk) new(w Wish) (job.New, error) {
 	}
 	n := job.New{
 		Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
-		Name: w.Job.Name, Media: w.Media, MediaSHA256: w.SHA256, Request: request,
+		Name: w.Job.Name, Media: w.Media, Request: request,
 	}
-	if w.Key != "" {
-		sum := sha256.Sum256(append([]byte(w.SHA256), request...))
-		n.Digest = hex.EncodeToString(sum[:])
+	info, err := w.Job.Audio.Stat()
+	if err != nil {
+		return job.New{}, err
 	}
-	if w.Job.Audio != nil {
-		info, err := w.Job.Audio.Stat()
-		if err != nil {
-			return job.New{}, err
-		}
-		n.Bytes = info.Size()
+	n.Bytes = info.Size()
+	if w.Key == "" {
+		return n, nil
 	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(w.Job.Audio, 0, n.Bytes)); err != nil {
+		return job.New{}, fmt.Errorf("read the recording: %w", err)
+	}
+	n.MediaSHA256 = hex.EncodeToString(sum.Sum(nil))
+	sum.Write(request) //nolint:errcheck // it never fails
+	n.Digest = hex.EncodeToString(sum.Sum(nil))
 	return n, nil
 }
 
@@ -118,7 +122,7 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 		if err != nil {
 			return nil, err
 		}
-		fresh, err := d.finished(ctx, id, seen)
+		fresh, err := d.Finished(ctx, id, seen)
 		if err != nil {
 			return nil, err
 		}
@@ -130,8 +134,8 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 		if result, err, ended := outcome(j); ended {
 			return result, err
 		}
-		if u, here := d.Progress(id); here && u.Phase != "" {
-			tell(u)
+		if p, here := d.Progress(id); here && p.Update.Phase != "" {
+			tell(p.Update)
 		}
 		select {
 		case <-ctx.Done():

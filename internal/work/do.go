@@ -94,7 +94,7 @@ func (d *Desk) prepare(ctx context.Context, j job.Job) (t transcribe.Job, err er
 		if err := json.Unmarshal(j.Plan, &t.Resume.Plan); err != nil {
 			return t, fmt.Errorf("plan of job %s: %w", j.ID, err)
 		}
-		if t.Resume.Finished, err = d.finished(ctx, j.ID, 0); err != nil {
+		if t.Resume.Finished, err = d.Finished(ctx, j.ID, 0); err != nil {
 			return t, err
 		}
 		k.next = len(t.Resume.Finished)
@@ -103,8 +103,8 @@ func (d *Desk) prepare(ctx context.Context, j job.Job) (t transcribe.Job, err er
 	return t, err
 }
 
-// finished are the windows that are stored, in their order, from an index on.
-func (d *Desk) finished(ctx context.Context, id string, from int) ([]transcribe.Finished, error) {
+// Finished are a job's windows that are stored, in their order, from an index on.
+func (d *Desk) Finished(ctx context.Context, id string, from int) ([]transcribe.Finished, error) {
 	stored, err := d.Store.Windows(ctx, id, from)
 	if err != nil {
 		return nil, err

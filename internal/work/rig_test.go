@@ -143,7 +143,7 @@ func (r *rig) wish(t *testing.T, owner, windows string) Wish {
 	if _, err := f.WriteString(windows); err != nil {
 		t.Fatal(err)
 	}
-	return Wish{SHA256: windows, Job: transcribe.Job{
+	return Wish{Job: transcribe.Job{
 		Audio: f, Name: "test.wav", Owner: owner, Class: schedule.Long, Model: "tiny", ModelFile: "ggml-tiny.bin", ByLoudness: true,
 	}}
 }

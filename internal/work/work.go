@@ -48,7 +48,25 @@ type Desk struct {
 // active is a job that is done here.
 type active struct {
 	cancel context.CancelCauseFunc
-	last   transcribe.Update // without segments
+	last   Progress
+}
+
+// Progress is how a job does that is done here: finer than its windows.
+type Progress struct {
+	Update transcribe.Update // the last one, without its segments
+
+	began time.Time     // with recognising, here
+	from  time.Duration // of the recording, where that was
+}
+
+// Left is about how long the job will take still, going by how long it has taken
+// so far; ok is false where that says too little.
+func (p Progress) Left() (left time.Duration, ok bool) {
+	took, did := time.Since(p.began), p.Update.Done-p.from
+	if p.began.IsZero() || took < 2*time.Second || did <= 0 {
+		return 0, false
+	}
+	return time.Duration(float64(took) / float64(did) * float64(p.Update.Total-p.Update.Done)), true
 }
 
 // errAsked is why a job's context ends where somebody wants that.
@@ -184,21 +202,23 @@ func (d *Desk) progress(id string, u transcribe.Update) {
 	d.mu.Lock()
 	if a := d.live[id]; a != nil {
 		u.Segments, u.Tokens = nil, nil
-		a.last = u
+		if a.last.Update = u; a.last.began.IsZero() && (u.Phase == transcribe.Waiting || u.Phase == transcribe.Recognising) {
+			a.last.began, a.last.from = time.Now(), u.Done
+		}
 	}
 	d.mu.Unlock()
 	d.tell(id)
 }
 
-// Progress is how a job that is done here does just now, finer than its windows.
-func (d *Desk) Progress(id string) (u transcribe.Update, here bool) {
+// Progress is how a job does just now that is done here.
+func (d *Desk) Progress(id string) (p Progress, here bool) {
 	d.init()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if a := d.live[id]; a != nil {
 		return a.last, true
 	}
-	return transcribe.Update{}, false
+	return Progress{}, false
 }
 
 // tell wakes who waits for news of a job.

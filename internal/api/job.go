@@ -1,0 +1,46 @@
+package api
+
+import "time"
+
+// Names of the server-sent events of a job, beside those of a transcription.
+const (
+	EventJob = "job" // a Job, at first and whenever its state changes
+)
+
+// Job is a job as its owner sees it.
+type Job struct {
+	ID        string    `json:"id"`
+	State     string    `json:"state" enum:"queued,running,done,failed,canceled"`
+	Priority  string    `json:"priority" enum:"normal,background"`
+	Owner     string    `json:"owner" doc:"key:NAME, addr:ADDRESS or user:UID"`
+	Name      string    `json:"name" doc:"Of the file that was sent."`
+	Model     string    `json:"model,omitempty"`
+	Created   time.Time `json:"created"`
+	Started   time.Time `json:"started,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Bytes     int64     `json:"bytes" doc:"Of the recording."`
+	Duration  float64   `json:"duration" doc:"Seconds of the recording; 0 until it is known."`
+	Done      float64   `json:"done" doc:"Seconds of the recording that are recognised."`
+	Percent   int       `json:"percent"`
+	Phase     string    `json:"phase,omitempty" doc:"Of a running job: decoding, detecting, waiting, loading or recognising; only where it runs on this appliance."`
+	Ahead     *int      `json:"ahead,omitempty" doc:"Of a queued job: about how many are done before it."`
+	Left      *float64  `json:"seconds_left,omitempty" doc:"Of a running job: about how long it will take still."`
+	Language  string    `json:"language,omitempty"`
+	Attempts  int       `json:"attempts" doc:"How often it was begun: more than once after an interruption."`
+	Canceling bool      `json:"canceling,omitempty" doc:"A cancel was asked for, and its worker has yet to stop."`
+	Error     *Error    `json:"error,omitempty"`
+}
+
+// JobDetail is a job with its text, as far as there is any.
+type JobDetail struct {
+	Job
+	Text     string    `json:"text" doc:"Of a job that is not done: of the windows that are."`
+	Segments []Segment `json:"segments"`
+	Notes    []string  `json:"notes,omitempty"`
+}
+
+// JobList is a page of jobs, the newest first.
+type JobList struct {
+	Jobs []Job  `json:"jobs"`
+	Next string `json:"next,omitempty" doc:"What to send as before for the next page; left out on the last."`
+}

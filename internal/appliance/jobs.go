@@ -1,0 +1,122 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"whisper-appliance/internal/config"
+	"whisper-appliance/internal/database"
+	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/paths"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/work"
+)
+
+// Jobs are the desk and its database, which may come later than the server, or
+// not at all: recordings are transcribed all the same then.
+type Jobs struct {
+	Paths   paths.Paths
+	Config  func() *config.Config
+	Service *transcribe.Service
+	Role    string // of this server among those of the machine that may run at once
+	Log     *slog.Logger
+
+	opening sync.Mutex
+	db      *database.DB // set once
+	desk    atomic.Pointer[work.Desk]
+}
+
+// Desk is where jobs are done, nil as long as there is no database.
+func (j *Jobs) Desk() *work.Desk { return j.desk.Load() }
+
+// Open opens the database, where that has not been done. The error is a fault.
+func (j *Jobs) Open(ctx context.Context) error {
+	j.opening.Lock()
+	defer j.opening.Unlock()
+	if j.db != nil {
+		return nil
+	}
+	c := j.Config()
+	recordings := cmp.Or(c.Jobs.Directory, j.Paths.Jobs)
+	if info, err := os.Stat(recordings); err != nil || !info.IsDir() {
+		return fault.New(fault.Unavailable, "no_directory", "%s is no directory for recordings", recordings).On("jobs.directory").Because(err).
+			Try("make it, for the server's user to write to")
+	}
+	self, err := j.worker()
+	if err != nil {
+		return err
+	}
+	db, err := database.Open(ctx, database.Options{File: j.Paths.Database, URL: c.Database.URL, Log: j.Log})
+	if err != nil {
+		return err
+	}
+	j.db = db
+	j.desk.Store(&work.Desk{
+		Store: job.NewStore(db, job.Options{}), Service: j.Service, Self: self,
+		Dir: recordings, Proc: j.Paths.Proc, Lock: filepath.Join(j.Paths.State, "jobs.lock"), Log: j.Log,
+		AtOnce: func() int { return j.Config().Jobs.AtOnce },
+		Limits: func() job.Limits {
+			c := j.Config().Jobs
+			return job.Limits{Age: c.Keep, Jobs: c.KeepMost, Bytes: int64(c.Disk)}
+		},
+	})
+	return nil
+}
+
+// worker names this server: the machine, which keeps a name of its own beside
+// the one that people gave it, and the server's role on it.
+func (j *Jobs) worker() (job.Worker, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return job.Worker{}, fmt.Errorf("name of the machine: %w", err)
+	}
+	id, err := ownName(filepath.Join(j.Paths.State, "instance"))
+	if err != nil {
+		return job.Worker{}, err
+	}
+	return job.NewWorker(host + "/" + id + "/" + j.Role), nil
+}
+
+// Check tells whether the database answers, and opens it where it is not open.
+func (j *Jobs) Check(ctx context.Context) (string, error) {
+	if err := j.Open(ctx); err != nil {
+		return "", err
+	}
+	if err := j.db.Check(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("schema %d", j.db.Schema()), nil
+}
+
+// Run does jobs until ctx ends, from when the database is there.
+func (j *Jobs) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if desk := j.Desk(); desk != nil {
+			if err := desk.Run(ctx); err != nil {
+				j.Log.Error("jobs are not done", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second): // the component opens it
+		}
+	}
+}
+
+// Close closes the database. Nobody may use the desk any more.
+func (j *Jobs) Close() error {
+	j.opening.Lock()
+	defer j.opening.Unlock()
+	if j.db == nil {
+		return nil
+	}
+	return j.db.Close()
+}

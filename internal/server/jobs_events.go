@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
+	"whisper-appliance/internal/work"
+)
+
+// jobEvents follows a job from its first segment, or from the one after
+// Last-Event-ID, to its end. Who comes back after that gets the end again.
+func (s *Server) jobEvents(w http.ResponseWriter, r *http.Request) error {
+	desk, j, err := s.mine(r.Context(), r, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := s.watching.enter(); err != nil {
+		return err
+	}
+	defer s.watching.leave()
+	skip, _ := strconv.Atoi(r.Header.Get("Last-Event-ID")) //nolint:errcheck // anything else is from the beginning
+	ctx, cancel := context.WithCancel(r.Context())
+	run := following(func(observe func(transcribe.Update)) (*transcript.Transcript, error) {
+		return desk.Attend(ctx, j.ID, observe)
+	})
+	defer run.wait()
+	defer cancel()
+	out := &jobStream{sse: beginSSE(w), server: s, desk: desk, id: j.ID, skip: skip}
+	alive, look := time.NewTicker(aliveEvery), time.NewTicker(statusEvery)
+	defer alive.Stop()
+	defer look.Stop()
+	for {
+		select {
+		case <-run.news:
+			out.take(ctx, run.updates())
+		case <-alive.C:
+			out.keepAlive()
+		case <-look.C:
+			if out.job(ctx); s.draining.Load() {
+				return nil // who follows comes back to the next server
+			}
+		case <-run.ended:
+			out.take(ctx, run.updates())
+			out.end(s, r, run)
+			return nil
+		}
+	}
+}
+
+// jobStream writes a job's events.
+type jobStream struct {
+	*sse
+	server *Server
+	desk   *work.Desk
+	id     string
+	skip   int // segments that the client has
+	sent   int // segments, those that it had included
+	state  string
+}
+
+func (o *jobStream) take(ctx context.Context, updates []transcribe.Update) {
+	o.job(ctx)
+	for _, u := range updates {
+		if u.Phase != "" {
+			o.send(api.EventProgress, api.Progress{Phase: string(u.Phase), Done: u.Done.Seconds(), Total: u.Total.Seconds(), Language: u.Language})
+		}
+		for _, seg := range u.Segments {
+			if o.sent++; o.sent > o.skip {
+				o.sendAs(strconv.Itoa(o.sent), api.EventSegment, api.SegmentOf(seg))
+			}
+		}
+	}
+}
+
+// job tells of the job where its state has changed.
+func (o *jobStream) job(ctx context.Context) {
+	j, err := o.desk.Store.Get(ctx, o.id)
+	if err != nil || string(j.State) == o.state {
+		return
+	}
+	shown, err := o.server.show(ctx, o.desk, j)
+	if err != nil {
+		return // the next look brings it
+	}
+	o.state = shown.State
+	o.send(api.EventJob, shown)
+}
+
+func (o *jobStream) end(s *Server, r *http.Request, run *underway) {
+	if run.err != nil {
+		o.send(api.EventError, plainBody(s.asFault(r.Context(), run.err)))
+		return
+	}
+	o.send(api.EventDone, api.DoneOf(run.result))
+}
