@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -74,7 +75,7 @@ func (d document) misfits(s schema, value any, at string) (all []string) {
 func TestEveryDoorAnswersAsDocumented(t *testing.T) {
 	t.Parallel()
 	r, _ := updating(t)
-	h := r.Handler()
+	h := r.withDesk(t).Handler()
 	var doc document
 	if err := json.Unmarshal(ask(h, here, "GET", "/openapi.json").Body.Bytes(), &doc); err != nil || len(doc.Paths) != len(doorList()) {
 		t.Fatalf("%d routes, %v", len(doc.Paths), err)
@@ -82,6 +83,7 @@ func TestEveryDoorAnswersAsDocumented(t *testing.T) {
 	srv := r.start(t)
 	bodies := map[string]string{"/api/v1/models/current": `{"model":"tiny"}`, "/api/v1/updates/policy": `{"channel":"beta"}`,
 		"/api/update/rollback": `{"backup_name":"b"}`, "/api/updates/rollback": `{"backup_name":"b"}`}
+	jobs := r.jobsInEachState(t, srv.URL)
 	free := []string{"/health", "/health/detailed", "/livez", "/readyz", "/metrics", "/api/status", "/api/v1/components", "/api/enterprise/deployment-info"}
 	held := 0
 	for path, methods := range doc.Paths {
@@ -93,7 +95,11 @@ func TestEveryDoorAnswersAsDocumented(t *testing.T) {
 			if path == "/api/v1/updates/events" { // it does not end
 				continue
 			}
-			a := asked(t, srv.URL+strings.ReplaceAll(path, "{model}", "tiny"), method, path, bodies[path])
+			id := jobs[method+" "+path]
+			if id == "" {
+				id = jobs["done"]
+			}
+			a := asked(t, srv.URL+strings.NewReplacer("{model}", "tiny", "{id}", id).Replace(path), method, path, bodies[path])
 			shape, documented := op.Responses[strconv.Itoa(a.status)]
 			if a.status/100 != 2 || !documented {
 				t.Errorf("%s %s answers %d: %.300s", method, path, a.status, a.body)
@@ -123,12 +129,36 @@ func TestEveryDoorAnswersAsDocumented(t *testing.T) {
 	}
 }
 
+// jobsInEachState are the ids of jobs by what is to be done with them; those
+// that are not done stay as they are. They belong to the administrator.
+func (r *rig) jobsInEachState(t *testing.T, url string) map[string]string {
+	t.Helper()
+	var most atomic.Int32
+	most.Store(1)
+	r.Desk().AtOnce = func() int { return int(most.Load()) }
+	submit := func() string {
+		body, kind := encode(recording("file"))
+		a := do(t, "POST", url+"/api/v1/jobs", strings.NewReader(body), "Content-Type", kind, "Authorization", adminKey)
+		return strings.TrimPrefix(a.header.Get("Location"), "/api/v1/jobs/")
+	}
+	ids := map[string]string{"done": submit()}
+	jobState(t, url+"/api/v1/jobs/"+ids["done"], "done", "Authorization", adminKey)
+	most.Store(0)
+	for _, of := range []string{"POST /api/v1/jobs/{id}/cancel", "POST /api/v1/jobs/{id}/retry", "DELETE /api/v1/jobs/{id}"} {
+		ids[of] = submit()
+	}
+	do(t, "POST", url+"/api/v1/jobs/"+ids["POST /api/v1/jobs/{id}/retry"]+"/cancel", nil, "Authorization", adminKey).want(t, 200)
+	return ids
+}
+
 // asked asks a door as its users would.
 func asked(t *testing.T, url, method, path, body string) answered {
 	t.Helper()
 	switch {
 	case path == "/transcribe" || path == "/api/transcribe-live":
 		return post(t, url, recording("audio"))
+	case method == "POST" && path == "/api/v1/jobs":
+		return post(t, url, recording("file"))
 	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions":
 		return post(t, url, recording("file"), part{name: "model", value: "whisper-1"})
 	}
