@@ -217,9 +217,10 @@ e2e: deb model ## the package in containers with systemd as PID 1 (root)
 	@CGO_ENABLED=0 go test -json -count=1 -timeout 40m -tags e2e ./tests/e2e/... | $(SKIPS)
 	@cat $(BUILD)/e2e/figures.txt 2>/dev/null || true
 
-# The fast subset: a cell of each kind, every kill, some of the cuts. Root.
-test-faults: ## an update with a fault in each of its steps, in short (root)
-	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... | $(SKIPS)
+# The fast subset: a cell of each kind, every kill, some of the cuts; and cuts
+# while jobs are stored. Root.
+test-faults: ## an update with a fault in each of its steps, in short; jobs while the power goes (root)
+	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... ./internal/job | $(SKIPS)
 
 NOTES := $(CURDIR)/$(BUILD)/faults/notes
 faults: ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 minutes)

@@ -33,12 +33,13 @@ func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, f
 		}
 		all := append([]any{now.wall, s.age.Milliseconds(), now.lease, s.until(now)}, args...)
 		j, err = scan(tx.QueryRowContext(ctx, s.claim(), all...), true)
+		found = err == nil
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // and what was settled stays
+		}
 		return err
 	})
-	if errors.Is(err, sql.ErrNoRows) {
-		return Job{}, false, nil
-	}
-	return j, err == nil, err
+	return j, found && err == nil, err
 }
 
 // claim is the statement; PostgreSQL passes over what another transaction is

@@ -48,29 +48,62 @@ func child(file string) {
 }
 
 // TestKilled: a process that stores windows is killed at twenty random moments.
-// What it said is stored is there, nothing is there twice, and the next process
-// goes on with the next window.
 func TestKilled(t *testing.T) {
 	p := file(t)
-	s := p.store(t, Options{})
-	id := s.add(t, New{Name: "long"}).ID
+	id := p.store(t, Options{}).add(t, New{Name: "long"}).ID
 	random := rand.New(rand.NewPCG(5, 20))
-	for kill := range 20 {
-		said := killed(t, p.options.File, time.Duration(random.IntN(15_000))*time.Microsecond)
-		all, err := s.Windows(ctx, id, 0)
-		must(t, err)
-		for i, v := range all {
-			if v.Index != i || string(v.Result) != string(window(i).Result) {
-				t.Fatalf("kill %d: number %d is %+v", kill, i, v)
+	for range 20 {
+		said := struck(t, p.options.File, time.Duration(random.IntN(15_000))*time.Microsecond, func(p *os.Process) error { return p.Kill() })
+		whole(t, p, id, said)
+	}
+}
+
+// struck starts a child and strikes it some time after its first window. It
+// gives the last number that the child said.
+func struck(t *testing.T, file string, after time.Duration, strike func(*os.Process) error) (last int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^$")
+	cmd.Env = append(os.Environ(), childVariable+"="+file)
+	out, err := cmd.StdoutPipe()
+	must(t, err, cmd.Start())
+	defer cmd.Wait()
+	lines := bufio.NewReader(out)
+	struck := make(chan error, 1)
+	for first := true; ; first = false {
+		line, err := lines.ReadString('\n')
+		if err != nil { // half a line was not said
+			if first {
+				t.Fatal("the child stored nothing")
 			}
+			must(t, <-struck)
+			return last
 		}
-		if j := s.got(t, id); j.WindowsDone != len(all) || len(all) < said+1 || len(all) > said+2 || j.Covered != time.Duration(len(all))*time.Second {
-			t.Errorf("kill %d: number %d was said to be stored, %d are there, progress %d", kill, said, len(all), j.WindowsDone)
+		last, err = strconv.Atoi(strings.TrimSpace(line))
+		must(t, err)
+		if first {
+			time.AfterFunc(after, func() { struck <- strike(cmd.Process) })
 		}
 	}
+}
+
+// whole sees that the windows are there up to the one that was said to be stored,
+// or one more, each once, and that the database is whole.
+func whole(t *testing.T, p place, id string, said int) {
+	t.Helper()
 	db, err := database.Open(ctx, p.options)
 	must(t, err)
 	defer db.Close()
+	s := NewStore(db, Options{})
+	all, err := s.Windows(ctx, id, 0)
+	must(t, err)
+	for i, v := range all {
+		if v.Index != i || string(v.Result) != string(window(i).Result) {
+			t.Fatalf("number %d is %+v", i, v)
+		}
+	}
+	if j := s.got(t, id); j.WindowsDone != len(all) || len(all) < said+1 || len(all) > said+2 || j.Covered != time.Duration(len(all))*time.Second {
+		t.Errorf("number %d was said to be stored, %d are there, progress %d", said, len(all), j.WindowsDone)
+	}
 	must(t, db.Read(ctx, func(tx *sql.Tx) error {
 		var says string
 		err := tx.QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&says)
@@ -79,33 +112,6 @@ func TestKilled(t *testing.T) {
 		}
 		return err
 	}))
-}
-
-// killed starts a child and kills it some time after its first window. It gives
-// the last number that the child said.
-func killed(t *testing.T, file string, after time.Duration) (last int) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run", "^$")
-	cmd.Env = append(os.Environ(), childVariable+"="+file)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	must(t, err, cmd.Start())
-	defer cmd.Wait()
-	lines := bufio.NewReader(out)
-	for first := true; ; first = false {
-		line, err := lines.ReadString('\n')
-		if err != nil { // half a line was not said
-			if first {
-				t.Fatal("the child stored nothing")
-			}
-			return last
-		}
-		last, err = strconv.Atoi(strings.TrimSpace(line))
-		must(t, err)
-		if first {
-			defer time.AfterFunc(after, func() { cmd.Process.Kill() }).Stop()
-		}
-	}
 }
 
 // TestPostgresRestarts in the middle of a job.

@@ -58,10 +58,13 @@ func TestCancel(t *testing.T) {
 			t.Errorf("one that is done: %v", err)
 		}
 
-		unseen, dead := running(), running()
+		dead, unseen := running(), running()
+		c.advance(2 * time.Minute)
+		_, err = s.Renew(ctx, unseen, w)
+		must(t, err)
+		cancel(dead, Canceled, false) // its worker's lease has run out
 		cancel(unseen, Running, true)
 		c.advance(2 * time.Minute)
-		cancel(dead, Canceled, false) // its worker's lease has run out
 		if j := s.claimed(t, w); j.ID != "" {
 			t.Errorf("a canceled job was claimed: %+v", j)
 		}

@@ -133,7 +133,7 @@ type Failure struct {
 func FailureOf(err error) Failure {
 	var f *fault.Error
 	if !errors.As(err, &f) {
-		return Failure{Kind: fault.Internal, Code: "internal_error", Message: "something went wrong inside", Hint: "the log has more"}
+		return Failure{Kind: fault.Internal, Code: "internal_error", Message: "something went wrong inside the appliance", Hint: "see its log: journalctl -u whisper-appliance"}
 	}
 	return Failure{Kind: f.Kind, Code: f.Code, Field: f.Field, Message: f.Message, Hint: fault.Hint(err)}
 }
