@@ -26,6 +26,7 @@ RUNTIME := $(BUILD)/engine-runtime
 # A release of another version than the file VERSION's lies apart.
 SLOT    := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)slot
 MODELS  := $(BUILD)/models
+POSTGRES := $(BUILD)/postgres
 DEB     := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)deb
 PACKAGE := $(BUILD)/$(if $(RELEASE_VERSION),releases/$(RELEASE_VERSION)/)package
 RELEASE := $(BUILD)/release
@@ -173,7 +174,7 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 # setup.sh has installed ffmpeg: no test may miss it.
 test: export WA_NO_SKIP := ffmpeg is not installed
 test: test-tools model ## every suite, each with its time and budget (40 minutes at most)
-	@tests/suite.sh check=300 race=400 engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs faults=300:test-faults e2e=1300
+	@tests/suite.sh check=300 race=400 postgres=90:test-postgres engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs faults=300:test-faults e2e=1300
 
 test-tools: ## install what the suites need beside the build's tools
 	@packaging/setup.sh test
@@ -190,6 +191,13 @@ test-engine: model ## the real engine on the real model, and the conversion of t
 	@CGO_ENABLED=0 WA_TEST_ONNX_DIR=$(CURDIR)/$(ONNX) go test -json -count=1 -run TestImportPublished ./internal/model | $(SKIPS)
 	@CGO_ENABLED=1 WA_MODELS=$(CURDIR)/$(MODELS) WA_BACKENDS=$(CURDIR)/$(RUNTIME)/lib/backends \
 		go test -json -count=1 -tags $(ENGINE_TAGS) -exec '$(CURDIR)/tests/loader.sh $(CURDIR)/$(RUNTIME)/lib' ./internal/whisper | $(SKIPS)
+
+# What is one contract for both databases, on the one that check has not.
+test-postgres: export WA_POSTGRES := $(CURDIR)/$(POSTGRES)
+test-postgres: export WA_NO_SKIP := no PostgreSQL
+test-postgres: ## the database and the jobs on Debian's PostgreSQL
+	@packaging/postgres.sh $(POSTGRES)
+	@CGO_ENABLED=0 go test -json -count=1 ./tests/postgres ./internal/database ./internal/job | $(SKIPS)
 
 test-subtitles: ## SRT and VTT read by other people's parsers
 	@go test -json -count=1 -tags e2e ./tests/subtitles | $(SKIPS)
@@ -209,9 +217,10 @@ e2e: deb model ## the package in containers with systemd as PID 1 (root)
 	@CGO_ENABLED=0 go test -json -count=1 -timeout 40m -tags e2e ./tests/e2e/... | $(SKIPS)
 	@cat $(BUILD)/e2e/figures.txt 2>/dev/null || true
 
-# The fast subset: a cell of each kind, every kill, some of the cuts. Root.
-test-faults: ## an update with a fault in each of its steps, in short (root)
-	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... | $(SKIPS)
+# The fast subset: a cell of each kind, every kill, some of the cuts; and cuts
+# while jobs are stored. Root.
+test-faults: ## an update with a fault in each of its steps, in short; jobs while the power goes (root)
+	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... ./internal/job | $(SKIPS)
 
 NOTES := $(CURDIR)/$(BUILD)/faults/notes
 faults: ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 minutes)

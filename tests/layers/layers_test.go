@@ -47,6 +47,8 @@ var layers = []struct{ pkg, may string }{
 	{"internal/audio", "internal/fault"},
 	{"internal/auth", "internal/config internal/fault"},
 	{"internal/cert", "github.com/gofrs/flock internal/durable internal/fault"},
+	{"internal/database", "github.com/jackc/pgx/v5 github.com/jackc/pgx/v5/pgconn github.com/jackc/pgx/v5/stdlib github.com/pressly/goose/v3 github.com/pressly/goose/v3/lock modernc.org/sqlite " +
+		"internal/durable internal/fault"},
 	{"internal/api", "internal/cert internal/fault internal/transcript"},
 	{"internal/portmux", ""},
 
@@ -56,6 +58,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
 	{"internal/model", "github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault internal/transcript"},
+	{"internal/job", "github.com/google/uuid internal/database internal/fault"},
 
 	// 3: the work
 	{"internal/slot", "golang.org/x/sys/unix internal/durable internal/fault internal/faultpoint"},
@@ -99,6 +102,7 @@ var layers = []struct{ pkg, may string }{
 	{"tests/clips", "internal/audio internal/durable os/exec"},
 	{"tests/report", "internal/durable"},
 	{"tests/skips", ""},
+	{"tests/postgres", "os/exec"},
 	{"tests/peer", "internal/durable os/exec"},
 	{"tests/appliance", "internal/auth internal/config internal/engine internal/version os/exec tests/clips"},
 	{"tests/appliance/run", "os/exec tests/appliance"},

@@ -1,0 +1,103 @@
+package job
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"whisper-appliance/internal/fault"
+)
+
+// New is a job that is asked for.
+type New struct {
+	Owner       string
+	Class       Class
+	Deadline    time.Time // zero = none
+	Key         string    // idempotency key, at most 255 bytes; "" = none
+	Digest      string    // of the request, to tell whether it is the same again
+	Name        string
+	Media       string
+	MediaSHA256 string
+	Bytes       int64
+	Duration    time.Duration
+	Request     json.RawMessage
+
+	// Claim is the worker that does the job itself and at once: it is leased
+	// to it as it is stored, so that nobody else can be first. Zero = queued.
+	Claim Worker
+}
+
+// longestKey is what an idempotency key may have, in bytes.
+const longestKey = 255
+
+// rejoins is how often a key's job is looked for that was there a moment ago.
+const rejoins = 5
+
+// Add stores a job. Where its owner has a job of the same key that is queued,
+// running or done, nothing is stored and that job is returned, joined: of any
+// number that come at once with one key, one is stored. A job that is joined is
+// not claimed.
+//
+// Faults: idempotency_key_reused (Conflict: the key came with another digest),
+// bad_idempotency_key (BadInput).
+func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) {
+	n.Owner, n.Name, n.Media = plain(n.Owner), plain(n.Name), plain(n.Media)
+	if len(n.Key) > longestKey || plain(n.Key) != n.Key {
+		return Job{}, false, fault.New(fault.BadInput, "bad_idempotency_key", "an idempotency key is text of at most %d bytes", longestKey).
+			On("idempotency_key").Try("a UUID is a good one")
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Job{}, false, err
+	}
+	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
+		j, joined, err = s.addOrJoin(ctx, tx, now, id.String(), n)
+		return err
+	})
+	if err != nil {
+		return Job{}, false, err
+	}
+	return j, joined, nil
+}
+
+func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, id string, n New) (Job, bool, error) {
+	for range rejoins {
+		j, err := s.insert(ctx, tx, now, id, n)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return j, false, err
+		}
+		there, err := scan(tx.QueryRowContext(ctx, "SELECT "+columns+` FROM jobs
+			WHERE owner = $1 AND idempotency_key = $2 AND state IN ('queued', 'running', 'done')`, n.Owner, n.Key), true)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue // it has failed since, and its key is free again
+		}
+		if err == nil && there.Digest != n.Digest {
+			err = reused(there)
+		}
+		return there, true, err
+	}
+	return Job{}, false, fault.New(fault.Busy, "idempotency_key_busy", "jobs of this idempotency key come and go").On("idempotency_key").Try("try again")
+}
+
+func reused(there Job) error {
+	return fault.New(fault.Conflict, "idempotency_key_reused", "this idempotency key came with another request, job %s", there.ID).On("idempotency_key").
+		Try("send the same request as before, or a new key")
+}
+
+// insert gives sql.ErrNoRows where the key is taken.
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, id string, n New) (Job, error) {
+	state, attempts, started, until := Queued, 0, int64(0), int64(0)
+	if n.Claim != (Worker{}) {
+		state, attempts, started, until = Running, 1, now.wall, s.until(now)
+	}
+	return scan(tx.QueryRowContext(ctx, `INSERT INTO jobs (id, owner, class, state, created, queued, started, deadline, idempotency_key, digest,
+			name, media, media_sha256, bytes, duration_ns, request, attempts, instance, worker, lease_until)
+		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		ON CONFLICT DO NOTHING RETURNING `+columns,
+		id, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
+		n.Name, n.Media, n.MediaSHA256, n.Bytes, int64(n.Duration), string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until), true)
+}
