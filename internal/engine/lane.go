@@ -107,21 +107,6 @@ func (l *lane) do(f func()) {
 	<-done
 }
 
-// ready has a state for the lane to decode in; the caller is on the lane's thread.
-func (s *Server) ready(l *lane) error {
-	if l.state != nil {
-		return nil
-	}
-	state, err := s.model.NewState()
-	if err != nil {
-		return err
-	}
-	l.state = state
-	l.held.Store(true)
-	s.stateBytes.Store(state.Bytes())
-	return nil
-}
-
 // drop gives the state's memory back.
 func (l *lane) drop() {
 	if l.state != nil {
@@ -145,19 +130,4 @@ func (l *lane) call(what string) string {
 		return what
 	}
 	return what + " of the " + string(l.name) + " lane"
-}
-
-// dropIdle drops the state of a lane that had no window for as long as a model
-// may stay without: the other one keeps the model.
-func (s *Server) dropIdle(l *lane, unload time.Duration) {
-	if unload <= 0 || !l.held.Load() || time.Since(time.Unix(0, l.used.Load())) < unload {
-		return
-	}
-	t, ok := s.gate.try(l.name, never)
-	if !ok {
-		return
-	}
-	defer t.leave()
-	l.drop()
-	s.Log.Info("a lane's state was dropped", "lane", l.name)
 }

@@ -149,18 +149,53 @@ func TestOlderPeers(t *testing.T) {
 	}
 }
 
-// TestNoMemoryForSecondState: the short window is told, the long one goes on.
+// TestNoMemoryForSecondState: the short window is told, the long one goes on,
+// whether the backend says so or the machine before it is tried.
 func TestNoMemoryForSecondState(t *testing.T) {
-	c, _ := serve(t, nil)
-	for _, tc := range []struct {
+	spare := func(bytes int64, known bool) func() (int64, bool) {
+		return func() (int64, bool) { return bytes, known }
+	}
+	for name, tc := range map[string]struct {
+		model, code string
+		spare       func() (int64, bool)
+	}{
+		"the backend has none":  {"tight.bin", engine.CodeNoMemory, nil},
+		"the machine has none":  {"m.bin", engine.CodeNoMemory, spare(1000, true)},
+		"the machine has some":  {"m.bin", "", spare(1<<30, true)},
+		"nothing is known":      {"m.bin", "", spare(0, false)},
+		"the machine is wrong":  {"tight.bin", engine.CodeNoMemory, spare(1<<30, true)},
+		"nobody asks, it is so": {"m.bin", "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, f := serve(t, func(s *engine.Server) { s.Spare = tc.spare })
+			for _, try := range []struct {
+				lane engine.Lane
+				code string
+			}{{engine.LaneLong, ""}, {engine.LaneShort, tc.code}, {engine.LaneLong, ""}} {
+				if _, err := window(t.Context(), c, try.lane, tc.model, ""); code(err) != try.code || (err == nil) != (try.code == "") {
+					t.Errorf("lane %q: %v, want code %q", try.lane, err, try.code)
+				}
+			}
+			if st := status(t, c); st.Model == nil || st.Lanes[1].State != (tc.code == "") || f.loads.Load() != 1 {
+				t.Errorf("%+v, %d loads", st, f.loads.Load())
+			}
+		})
+	}
+}
+
+// TestLongLaneTakesTheRoom: where there is memory for one state, the short lane
+// that was first gives it to the long one, which takes every window.
+func TestLongLaneTakesTheRoom(t *testing.T) {
+	c, _ := serve(t, func(s *engine.Server) { s.Spare = func() (int64, bool) { return 1000, true } })
+	for _, try := range []struct {
 		lane engine.Lane
 		code string
-	}{{engine.LaneLong, ""}, {engine.LaneShort, engine.CodeNoMemory}, {engine.LaneLong, ""}} {
-		if _, err := window(t.Context(), c, tc.lane, "tight.bin", ""); code(err) != tc.code || (err == nil) != (tc.code == "") {
-			t.Errorf("lane %q: %v, want code %q", tc.lane, err, tc.code)
+	}{{engine.LaneShort, ""}, {engine.LaneLong, ""}, {engine.LaneShort, engine.CodeNoMemory}} {
+		if _, err := window(t.Context(), c, try.lane, "tight.bin", ""); code(err) != try.code || (err == nil) != (try.code == "") {
+			t.Errorf("lane %q: %v, want code %q", try.lane, err, try.code)
 		}
 	}
-	if st := status(t, c); st.Model == nil || st.Lanes[1].State {
+	if st := status(t, c); !st.Lanes[0].State || st.Lanes[1].State {
 		t.Errorf("%+v", st)
 	}
 }
@@ -188,6 +223,45 @@ func TestHangUpEndsItsWindowOnly(t *testing.T) {
 			t.Errorf("lane %q: %d aborts", lane, n)
 		}
 	}
+}
+
+// TestWatchOfTwoLanes: two windows under way are two calls to the watchdog, and
+// the life of the one does not end with the other.
+func TestWatchOfTwoLanes(t *testing.T) {
+	var mu sync.Mutex
+	under := map[string]int{}
+	c, f := serve(t, func(s *engine.Server) {
+		s.Watch = func(name string, _ time.Duration) (beat, end func()) {
+			mu.Lock()
+			defer mu.Unlock()
+			under[name]++
+			return func() {}, func() { mu.Lock(); under[name]--; mu.Unlock() }
+		}
+	})
+	seen := func(long, short int) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if under["window"] != long || under["window of the short lane"] != short {
+			t.Errorf("under way are %v", under)
+		}
+	}
+	long := holding(t.Context(), t, c, engine.LaneLong)
+	seen(1, 0)
+	if _, err := window(t.Context(), c, engine.LaneShort, "m.bin", ""); err != nil {
+		t.Error(err)
+	}
+	seen(1, 0)
+	short := holding(t.Context(), t, c, engine.LaneShort)
+	seen(1, 1)
+	f.resume <- struct{}{}
+	f.resume <- struct{}{}
+	for _, ended := range []<-chan error{long, short} {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	seen(0, 0)
 }
 
 // TestLoadAmongWindows: while each lane always has a window under way and one
@@ -247,7 +321,8 @@ func TestLoadGivesUp(t *testing.T) {
 	}
 }
 
-// TestIdleLane: a lane without work gives its state back while the other works.
+// TestIdleLane: the short lane gives its state back when it has had no work for
+// long, while the long one works.
 func TestIdleLane(t *testing.T) {
 	c, f := serve(t, func(s *engine.Server) { s.Stay.Unload = time.Millisecond })
 	long := holding(t.Context(), t, c, engine.LaneLong)

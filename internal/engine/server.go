@@ -33,6 +33,11 @@ type Server struct {
 	// end. nil = nobody watches.
 	Watch func(call string, most time.Duration) (beat, end func())
 
+	// Spare is how many bytes of memory can be had; false = not known. A second
+	// state is made only where there is room: whisper.cpp ends the process when its
+	// memory gives out, rather than say so. nil = it is tried.
+	Spare func() (int64, bool)
+
 	gate       gate
 	lanes      lanes
 	model      LoadedModel // for whoever is inside the gate; it changes when one is alone there
@@ -117,8 +122,9 @@ func (s *Server) sweep(stay Stay) bool {
 	unused := time.Since(time.Unix(0, s.lastUsed.Load()))
 	switch {
 	case s.busy.Load() > 0:
-		for _, l := range s.lanes.all() {
-			s.dropIdle(l, stay.Unload)
+		short := s.lanes.short // the long lane's windows keep the model, and need not keep this
+		if stay.Unload > 0 && short.held.Load() && time.Since(time.Unix(0, short.used.Load())) >= stay.Unload {
+			s.dropShort()
 		}
 	case stay.Exit > 0 && unused >= stay.Exit:
 		return true
