@@ -21,6 +21,8 @@ import (
 
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/logging"
+	"whisper-appliance/internal/model"
+	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/version"
 	"whisper-appliance/internal/watchdog"
@@ -116,6 +118,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var guard watchdog.Guard
 	go watch(ctx, &guard, log)
 	log.Debug("engine ready", "whisper", backend.Describe().Whisper, "backend", backend.Describe().Backend)
+	machine := paths.MachineAt("")
+	memory := &model.Store{Proc: machine.Proc, Cgroup: machine.Cgroup}
 	server := &engine.Server{
 		Backend: backend, Models: *models, Bundled: cmp.Or(*bundled, beside(*backends)), Threads: *threads,
 		// Its first work says how long to stay. One that gets none was woken by mistake.
@@ -123,6 +127,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Watch: func(call string, most time.Duration) (beat, end func()) {
 			return guard.Loop(call, max(most, systemd.WatchdogInterval()))
 		},
+		Spare: memory.MemoryAvailable,
 	}
 	systemd.Notify("READY=1") //nolint:errcheck // nobody listens without systemd
 	return server.Serve(ctx, listeners[0])

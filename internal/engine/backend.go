@@ -13,15 +13,28 @@ type Backend interface {
 	LoadVAD(path string, threads int) (LoadedVAD, error)
 }
 
-// LoadedModel is a model in memory. Its methods are called one at a time.
+// LoadedModel is a model in memory.
 type LoadedModel interface {
-	// Info gives type and languages; the server adds file and load time.
+	// Info gives type and languages; the server adds file, size and load time.
 	Info() Model
+	// NewState makes room to decode in. It may be called while another state
+	// decodes. An error is a *Failure, CodeNoMemory where that is what lacks.
+	NewState() (State, error)
+	// Close frees the memory. Every state was closed before.
+	Close()
+}
+
+// State is the room in which a model decodes one window after another. States
+// of one model work at the same time, each on one thread; what one has decoded
+// changes nothing in what another decodes.
+type State interface {
 	// Transcribe decodes one window of at most MaxWindow. It hands each
 	// segment to emit before it returns; emit may be called from another
 	// goroutine for progress, never at the same time. It returns soon after
 	// ctx ends.
 	Transcribe(ctx context.Context, req WindowRequest, pcm []float32, emit func(Event)) (Done, error)
+	// Bytes is what it takes, 0 = not known; decoding may add to it.
+	Bytes() int64
 	// Close frees the memory.
 	Close()
 }

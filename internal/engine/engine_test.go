@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,61 +46,11 @@ func fakeEngine() error {
 	return s.Serve(ctx, listeners[0])
 }
 
-// fake is a backend whose text is the number of samples. The prompt steers it:
-// "crash" kills the process, "hang" waits for the client to leave.
-type fake struct {
-	loads, aborts atomic.Int32
-}
-
-func (f *fake) Describe() engine.Description { return engine.Description{Backend: "fake"} }
-
-func (f *fake) Load(path string) (engine.LoadedModel, error) {
-	if strings.Contains(path, "bad") {
-		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "bad magic"}
-	}
-	f.loads.Add(1)
-	return &fakeModel{f}, nil
-}
-
-func (f *fake) LoadVAD(string, int) (engine.LoadedVAD, error) { return fakeVAD{}, nil }
-
-type fakeModel struct{ f *fake }
-
-func (*fakeModel) Info() engine.Model { return engine.Model{Type: "fake"} }
-func (*fakeModel) Close()             {}
-func (m *fakeModel) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
-	switch req.Prompt {
-	case "crash":
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
-	case "hang":
-		emit(engine.Event{Progress: &engine.Progress{Percent: 1}})
-		<-ctx.Done()
-		m.f.aborts.Add(1)
-		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "given up"}
-	}
-	if req.Prompt == "breathe" {
-		for range 3 {
-			time.Sleep(5 * time.Millisecond) // a computation
-			emit(engine.Event{Alive: true})
-		}
-	}
-	emit(engine.Event{Segment: &engine.Segment{Text: fmt.Sprintf(" %d samples", len(pcm)), End: time.Second}})
-	return engine.Done{Language: "en"}, nil
-}
-
-type fakeVAD struct{}
-
-func (fakeVAD) Close() {}
-func (fakeVAD) Detect(_ engine.VADRequest, pcm []float32) ([]engine.Span, error) {
-	return []engine.Span{{End: time.Duration(len(pcm)) * time.Second / engine.SampleRate}}, nil
-}
-
 // serve runs a Server over the fake in this process.
-func serve(t *testing.T, configure func(*engine.Server)) (*engine.Client, *fake) {
+func serve(t testing.TB, configure func(*engine.Server)) (*engine.Client, *fake) {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"m.bin", "other.bin", "bad.bin", "vad.bin"} {
+	for _, name := range []string{"m.bin", "other.bin", "bad.bin", "tight.bin", "vad.bin"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +60,7 @@ func serve(t *testing.T, configure func(*engine.Server)) (*engine.Client, *fake)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{}
+	f := &fake{resume: make(chan struct{})}
 	s := &engine.Server{Backend: f, Models: dir, Log: slog.New(slog.DiscardHandler)}
 	if configure != nil {
 		configure(s)
@@ -125,6 +73,7 @@ func serve(t *testing.T, configure func(*engine.Server)) (*engine.Client, *fake)
 		if err := <-done; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
+		f.left(t)
 	})
 	return &engine.Client{Socket: socket}, f
 }
@@ -205,11 +154,16 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestRawRequestsAreRefused(t *testing.T) {
-	c, _ := serve(t, nil)
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// rawClient speaks HTTP to c's engine, without the protocol.
+func rawClient(c *engine.Client) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
 	}}}
+}
+
+func TestRawRequestsAreRefused(t *testing.T) {
+	c, _ := serve(t, nil)
+	client := rawClient(c)
 	for name, body := range map[string]string{
 		"nothing": "", "no line": "{}", "no JSON": "hello\nxxxx", "half a sample": `{"model":"m.bin"}` + "\nabc",
 	} {

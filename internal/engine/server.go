@@ -18,8 +18,8 @@ import (
 	"whisper-appliance/internal/version"
 )
 
-// Server is the engine's end of the protocol: one model at a time, one window
-// at a time.
+// Server is the engine's end of the protocol: one model at a time, one window a
+// lane at a time.
 type Server struct {
 	Backend Backend
 	Models  string // directory of model files
@@ -33,24 +33,28 @@ type Server struct {
 	// end. nil = nobody watches.
 	Watch func(call string, most time.Duration) (beat, end func())
 
-	turn     chan struct{} // holds the token of whoever may use model and vad
-	model    LoadedModel   // guarded by turn
-	vad      LoadedVAD     // guarded by turn
-	vadFile  string        // guarded by turn
-	info     atomic.Pointer[Model]
-	busy     atomic.Int32 // requests under way
-	windows  atomic.Int64
-	lastUsed atomic.Int64 // UnixNano of the last request's end
-	stay     atomic.Pointer[Stay]
-	silence  time.Duration // the longest between two signs of life of this model; guarded by turn
+	// Spare is how many bytes of memory can be had; false = not known. A second
+	// state is made only where there is room: whisper.cpp ends the process when its
+	// memory gives out, rather than say so. nil = it is tried.
+	Spare func() (int64, bool)
+
+	gate       gate
+	lanes      lanes
+	model      LoadedModel // for whoever is inside the gate; it changes when one is alone there
+	info       atomic.Pointer[Model]
+	stateBytes atomic.Int64 // of a state of this model
+	busy       atomic.Int32 // requests under way
+	windows    atomic.Int64
+	lastUsed   atomic.Int64 // UnixNano of the last request's end
+	stay       atomic.Pointer[Stay]
 }
 
 // Serve answers on l until ctx ends or the engine has been idle for as long as Stay says.
 // It closes l first, so that a caller who comes too late waits in the socket's
 // backlog for the next engine, and finishes what it has accepted.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	s.turn = make(chan struct{}, 1)
-	s.turn <- struct{}{}
+	s.lanes = newLanes()
+	stopLanes := s.lanes.start(s.Log)
 	s.keep(&s.Stay)
 	s.touch()
 	srv := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
@@ -65,22 +69,25 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer wg.Wait()
 	defer cancel()
 
+	var broken error
 	select {
-	case err := <-served:
-		return err
+	case broken = <-served:
 	case <-ctx.Done():
 	case <-idle:
 	}
 	l.Close()
-	<-served // every accepted connection is known to srv now
+	if broken == nil {
+		<-served // every accepted connection is known to srv now
+	}
 	finish, stop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer stop()
 	if err := srv.Shutdown(finish); err != nil {
 		srv.Close()
 	}
-	<-s.turn
+	s.gate.enter(context.WithoutCancel(ctx), LaneLong, always) // and nobody comes in any more
 	s.unload()
-	return nil
+	stopLanes()
+	return broken
 }
 
 // keep takes over how long to stay, where a request says so.
@@ -92,7 +99,8 @@ func (s *Server) keep(stay *Stay) {
 
 func (s *Server) touch() { s.lastUsed.Store(time.Now().UnixNano()) }
 
-// watchIdle unloads the model and closes idle when nobody has asked for long enough.
+// watchIdle drops what nobody has asked for long enough, and closes idle when
+// that is the engine itself.
 func (s *Server) watchIdle(ctx context.Context, idle chan<- struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -102,46 +110,55 @@ func (s *Server) watchIdle(ctx context.Context, idle chan<- struct{}) {
 			return
 		case <-tick.C:
 		}
-		unused := time.Since(time.Unix(0, s.lastUsed.Load()))
-		if s.busy.Load() > 0 {
-			continue
-		}
-		stay := *s.stay.Load()
-		if stay.Exit > 0 && unused >= stay.Exit {
+		if s.sweep(*s.stay.Load()) {
 			close(idle)
 			return
-		}
-		if stay.Unload > 0 && unused >= stay.Unload && s.info.Load() != nil {
-			select {
-			case <-s.turn:
-				s.unload()
-				s.turn <- struct{}{}
-			default: // somebody has just come
-			}
 		}
 	}
 }
 
-// unload drops model and detector; the caller holds the turn.
+// sweep is one look at what has been without work for too long; true = the engine has.
+func (s *Server) sweep(stay Stay) bool {
+	unused := time.Since(time.Unix(0, s.lastUsed.Load()))
+	switch {
+	case s.busy.Load() > 0:
+		short := s.lanes.short // the long lane's windows keep the model, and need not keep this
+		if stay.Unload > 0 && short.held.Load() && time.Since(time.Unix(0, short.used.Load())) >= stay.Unload {
+			s.dropShort()
+		}
+	case stay.Exit > 0 && unused >= stay.Exit:
+		return true
+	case stay.Unload > 0 && unused >= stay.Unload && s.info.Load() != nil:
+		if t, ok := s.gate.try(LaneLong, always); ok { // else somebody has just come
+			s.unload()
+			t.leave()
+		}
+	}
+	return false
+}
+
+// unload drops model, states and detectors; the caller is alone.
 func (s *Server) unload() {
 	_, end := s.watch("unload", windowMost)
 	defer end()
+	for _, l := range s.lanes.all() {
+		l.drop()
+		l.dropVAD()
+		l.pulse.forget()
+	}
 	if s.model != nil {
 		s.model.Close()
 		s.model = nil
 		s.info.Store(nil)
+		s.stateBytes.Store(0)
 		s.Log.Info("model unloaded")
-	}
-	if s.vad != nil {
-		s.vad.Close()
-		s.vad = nil
 	}
 }
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
-	mux.HandleFunc("POST /v1/model", s.counted(s.load))
+	mux.HandleFunc("POST /v1/model", s.counted(s.hold))
 	mux.HandleFunc("DELETE /v1/model", s.counted(s.drop))
 	mux.HandleFunc("POST /v1/transcribe", s.counted(s.transcribe))
 	mux.HandleFunc("POST /v1/vad", s.counted(s.detect))
@@ -162,73 +179,82 @@ func (s *Server) counted(h http.HandlerFunc) http.HandlerFunc {
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	d, build := s.Backend.Describe(), version.Build()
+	var lanes []LaneStatus
+	for _, l := range s.lanes.all() {
+		lanes = append(lanes, LaneStatus{Lane: l.name, Busy: l.busy.Load(), State: l.held.Load(), Windows: l.windows.Load()})
+	}
 	reply(w, http.StatusOK, Status{
 		Version: build.Version, Commit: build.Commit,
 		Whisper: d.Whisper, Backend: d.Backend, System: d.System,
 		Model: s.info.Load(), Busy: s.busy.Load() > 0, Windows: s.windows.Load(), PID: os.Getpid(),
+		Lanes: lanes, StateBytes: s.stateBytes.Load(),
 	})
 }
 
-func (s *Server) load(w http.ResponseWriter, r *http.Request) {
+func (s *Server) hold(w http.ResponseWriter, r *http.Request) {
 	var req LoadRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&req); err != nil {
 		fail(w, &Failure{CodeBadRequest, "the request is not JSON: " + err.Error()})
 		return
 	}
 	s.keep(req.Stay)
-	if !s.takeTurn(r.Context()) {
+	if have := s.info.Load(); have != nil && have.File == req.Model {
+		reply(w, http.StatusOK, have)
 		return
 	}
-	defer s.giveTurn()
-	if err := s.ensure(req.Model, func() {}); err != nil {
-		fail(w, err)
+	t, ok := s.gate.enter(r.Context(), LaneLong, func() bool { return !s.has(req.Model) })
+	if !ok {
 		return
+	}
+	defer t.leave()
+	if t.alone {
+		if err := s.load(req.Model, s.lanes.long); err != nil {
+			fail(w, err)
+			return
+		}
 	}
 	reply(w, http.StatusOK, s.info.Load())
 }
 
 func (s *Server) drop(w http.ResponseWriter, r *http.Request) {
-	if !s.takeTurn(r.Context()) {
+	t, ok := s.gate.enter(r.Context(), LaneLong, always)
+	if !ok {
 		return
 	}
-	defer s.giveTurn()
+	defer t.leave()
 	s.unload()
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// takeTurn waits until nobody else uses the model; false where the client left first.
-func (s *Server) takeTurn(ctx context.Context) bool {
-	select {
-	case <-s.turn:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// has tells whether the model in memory is of that file.
+func (s *Server) has(file string) bool {
+	have := s.info.Load()
+	return have != nil && have.File == file
 }
 
-func (s *Server) giveTurn() { s.turn <- struct{}{} }
-
-// ensure has the model in memory; the caller holds the turn.
-func (s *Server) ensure(file string, loading func()) error {
-	if have := s.info.Load(); have != nil && have.File == file {
-		return nil
-	}
+// load puts a model in the place of the one in memory, with a state for the
+// lane that asks for it; the caller is alone. Where it fails there is none.
+func (s *Server) load(file string, l *lane) error {
 	path, err := s.path(file)
 	if err != nil {
 		return err
 	}
-	loading()
 	s.unload()
 	started := time.Now()
 	_, end := s.watch("load "+file, loadMost)
-	m, err := s.Backend.Load(path)
-	end()
+	defer end()
+	if s.model, err = s.Backend.Load(path); err == nil {
+		l.do(func() { err = s.ready(l) })
+	}
 	if err != nil {
+		s.unload()
 		return fmt.Errorf("load %s: %w", file, err)
 	}
-	info := m.Info()
+	info := s.model.Info()
 	info.File, info.LoadTime = file, time.Since(started)
-	s.model, s.silence = m, 0
+	if st, err := os.Stat(path); err == nil {
+		info.Bytes = st.Size()
+	}
 	s.info.Store(&info)
 	s.Log.Info("model loaded", "model", file, "type", info.Type, "took", info.LoadTime)
 	return nil

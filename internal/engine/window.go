@@ -26,56 +26,77 @@ func (s *Server) transcribe(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	l, err := s.lanes.of(req.Lane)
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	// A model in memory serves on though its file was removed meanwhile.
-	if have := s.info.Load(); have == nil || have.File != req.Model {
+	if !s.has(req.Model) {
 		if _, err := s.path(req.Model); err != nil {
 			fail(w, err)
 			return
 		}
 	}
 	s.keep(req.Stay)
-	if !s.takeTurn(r.Context()) {
+	t, ok := s.gate.enter(r.Context(), req.Lane, func() bool { return !s.has(req.Model) })
+	if !ok {
 		return
 	}
-	defer s.giveTurn()
+	defer t.leave()
 	out := newEvents(w)
-	if err := s.ensure(req.Model, func() { out.send(Event{Loading: &Loading{Model: req.Model}}) }); err != nil {
-		out.send(Event{Error: failure(err)})
-		return
-	}
-	req.Threads = s.threads(req.Threads)
-	done, err := s.decode(r.Context(), req, pcm, out.send)
+	done, err := s.window(r.Context(), t, l, req, pcm, out.send)
 	if err != nil {
 		out.send(Event{Error: failure(err)})
 		return
 	}
-	s.windows.Add(1)
 	out.send(Event{Done: &done})
 }
 
-// decode has the model decode a window, and listens to its signs of life; the
-// caller holds the turn.
-func (s *Server) decode(ctx context.Context, req WindowRequest, pcm []float32, emit func(Event)) (Done, error) {
-	beat, end := s.watch("window", s.silenceMost())
-	defer end()
-	faultpoint.Here("engine.window")
-	var mu sync.Mutex // the backend may tell of progress while it hands over segments
-	var longest time.Duration
-	last := time.Now()
-	heard := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		longest, last = max(longest, time.Since(last)), time.Now()
-		beat()
+// window is one request in its turn: the model is loaded where that has to be,
+// which is why it is alone then.
+func (s *Server) window(ctx context.Context, t *turn, l *lane, req WindowRequest, pcm []float32, emit func(Event)) (done Done, err error) {
+	if t.alone {
+		emit(Event{Loading: &Loading{Model: req.Model}})
+		if err := s.load(req.Model, l); err != nil {
+			return done, err
+		}
+		t.share()
 	}
-	done, err := s.model.Transcribe(ctx, req, pcm, func(ev Event) {
+	req.Threads = s.threads(req.Threads)
+	l.do(func() { done, err = s.decode(ctx, l, req, pcm, emit) })
+	if err == nil {
+		s.windows.Add(1)
+		l.windows.Add(1)
+	}
+	return done, err
+}
+
+// decode has a window decoded, and listens to its signs of life; the caller has
+// the lane's turn, and this is called on its thread.
+func (s *Server) decode(ctx context.Context, l *lane, req WindowRequest, pcm []float32, emit func(Event)) (Done, error) {
+	most := l.pulse.limit()
+	beat, end := s.watch(l.call("window"), most)
+	defer end()
+	l.pulse.begin(beat, most)
+	defer l.pulse.end()
+	faultpoint.Here("engine.window")
+	if err := s.ready(l); err != nil {
+		return Done{}, err
+	}
+	heard := func() {
+		l.pulse.heard()
+		if l.name == LaneShort {
+			s.lanes.long.pulse.lend()
+		}
+	}
+	done, err := l.state.Transcribe(ctx, req, pcm, func(ev Event) {
 		heard()
 		if !ev.Alive {
 			emit(ev)
 		}
 	})
 	heard()
-	s.silence = max(s.silence, longest)
 	return done, err
 }
 
@@ -86,23 +107,24 @@ func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	l, err := s.lanes.of(req.Lane)
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	path, err := s.path(req.Model)
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	if !s.takeTurn(r.Context()) {
+	t, ok := s.gate.enter(r.Context(), req.Lane, never)
+	if !ok {
 		return
 	}
-	defer s.giveTurn()
+	defer t.leave()
 	started := time.Now()
-	if err := s.ensureVAD(path); err != nil {
-		fail(w, err)
-		return
-	}
-	_, end := s.watch("speech detection", windowMost)
-	speech, err := s.vad.Detect(req, pcm)
-	end()
+	var speech []Span
+	l.do(func() { speech, err = s.detectIn(l, path, req, pcm) })
 	if err != nil {
 		fail(w, err)
 		return
@@ -110,20 +132,14 @@ func (s *Server) detect(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, VADResponse{Speech: speech, Took: time.Since(started)})
 }
 
-// How long calls into the backend may be silent: what does not return or show
-// life by then never will. A model's first window tells how fast it is here.
-const (
-	loadMost      = 20 * time.Minute // a large model from a slow disk
-	windowMost    = 10 * time.Minute
-	silenceFactor = 10
-)
-
-// silenceMost is how long a window may be silent; the caller holds the turn.
-func (s *Server) silenceMost() time.Duration {
-	if s.silence == 0 {
-		return windowMost
+// detectIn has the lane's detector look for speech; the caller is on the lane's thread.
+func (s *Server) detectIn(l *lane, path string, req VADRequest, pcm []float32) ([]Span, error) {
+	if err := s.readyVAD(l, path); err != nil {
+		return nil, err
 	}
-	return silenceFactor * s.silence
+	_, end := s.watch(l.call("speech detection"), windowMost)
+	defer end()
+	return l.vad.Detect(req, pcm)
 }
 
 func (s *Server) watch(call string, most time.Duration) (beat, end func()) {
@@ -137,22 +153,19 @@ func (s *Server) watch(call string, most time.Duration) (beat, end func()) {
 // time waiting for the first, and minutes of sound take twenty times as long.
 const vadThreads = 1
 
-// ensureVAD has the detector in memory; the caller holds the turn.
-func (s *Server) ensureVAD(path string) error {
-	if s.vad != nil && s.vadFile == path {
+// readyVAD has the detector in memory; the caller is on the lane's thread.
+func (s *Server) readyVAD(l *lane, path string) error {
+	if l.vad != nil && l.vadFile == path {
 		return nil
 	}
-	if s.vad != nil {
-		s.vad.Close()
-		s.vad = nil
-	}
+	l.dropVAD()
 	_, end := s.watch("load "+filepath.Base(path), loadMost)
 	v, err := s.Backend.LoadVAD(path, vadThreads)
 	end()
 	if err != nil {
 		return fmt.Errorf("load %s: %w", filepath.Base(path), err)
 	}
-	s.vad, s.vadFile = v, path
+	l.vad, l.vadFile = v, path
 	return nil
 }
 

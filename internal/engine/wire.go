@@ -9,12 +9,17 @@
 //	POST   /v1/vad         VADRequest as one JSON line, then PCM → VADResponse
 //
 // PCM is 16 kHz mono float32, little endian, −1 to 1. A window is at most 30 s.
-// A client that hangs up aborts its window. The engine trusts its socket's
+// A client that hangs up aborts its window, and no other. Two windows are decoded
+// at once, one a lane; a model that is to be loaded waits for both, and whoever
+// comes later waits for it. The engine trusts its socket's
 // mode (only the server can connect) and opens models in one directory alone;
 // it writes nothing.
 package engine
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // SampleRate is the rate of all PCM that crosses the protocol, in Hz.
 const SampleRate = 16000
@@ -25,6 +30,18 @@ const MaxWindow = 30 * time.Second
 
 // MaxVAD bounds one speech detection request, so that a request's memory stays bounded.
 const MaxVAD = 10 * time.Minute
+
+// Lane is a way through the engine: windows of one lane are decoded one after
+// the other, those of two lanes at the same time, by the same model. An engine
+// that knows of no lanes takes every window into its only one, and a server that
+// knows of none names none.
+type Lane string
+
+// The lanes.
+const (
+	LaneLong  Lane = ""      // everything that may wait; its threads give way to the short lane's
+	LaneShort Lane = "short" // short windows that somebody waits for
+)
 
 // Stay is how long an engine keeps what it has while nobody asks: then it drops
 // the model, and then it exits. 0 = for ever.
@@ -45,6 +62,7 @@ type Model struct {
 	Type         string        `json:"type"` // tiny, base, …
 	Multilingual bool          `json:"multilingual"`
 	LoadTime     time.Duration `json:"load_ns"`
+	Bytes        int64         `json:"bytes,omitempty"` // of its file, which are those of its weights in memory; 0 = not known
 }
 
 // Status is what the engine says of itself.
@@ -58,11 +76,32 @@ type Status struct {
 	Busy    bool   `json:"busy"`
 	Windows int64  `json:"windows"` // decoded since start
 	PID     int    `json:"pid"`
+
+	// Lanes are those that the engine has; none = it is older, and has LaneLong alone.
+	Lanes []LaneStatus `json:"lanes,omitempty"`
+	// StateBytes is what one lane's state takes beside the model, as whisper.cpp
+	// says when it makes one: 0 until then. A beam search and the candidates at
+	// higher temperatures add to it.
+	StateBytes int64 `json:"state_bytes,omitempty"`
+}
+
+// Has tells whether the engine has the lane.
+func (s Status) Has(lane Lane) bool {
+	return lane == LaneLong || slices.ContainsFunc(s.Lanes, func(l LaneStatus) bool { return l.Lane == lane })
+}
+
+// LaneStatus is how one lane is doing.
+type LaneStatus struct {
+	Lane    Lane  `json:"lane"`    // "" is the long one
+	Busy    bool  `json:"busy"`    // a window or a speech detection is under way
+	State   bool  `json:"state"`   // it has its state: its next window takes no more memory
+	Windows int64 `json:"windows"` // decoded since start
 }
 
 // WindowRequest says how one window is decoded. Zero values are defaults.
 type WindowRequest struct {
 	Model          string  `json:"model"`              // file name; loaded when it is not there yet
+	Lane           Lane    `json:"lane,omitempty"`     // an unknown one is refused
 	Language       string  `json:"language,omitempty"` // ISO 639-1; "" = detect
 	Translate      bool    `json:"translate,omitempty"`
 	Prompt         string  `json:"prompt,omitempty"`
@@ -158,6 +197,7 @@ func (f *Failure) Error() string { return f.Message }
 // VADRequest asks where speech is in the PCM that follows.
 type VADRequest struct {
 	Model      string        `json:"model"`                    // file name of a Silero model in GGML form
+	Lane       Lane          `json:"lane,omitempty"`           // each has a detector of its own
 	Threshold  float32       `json:"threshold,omitempty"`      // 0 = 0.5
 	MinSpeech  time.Duration `json:"min_speech_ns,omitempty"`  // 0 = 250 ms
 	MinSilence time.Duration `json:"min_silence_ns,omitempty"` // 0 = 100 ms

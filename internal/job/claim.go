@@ -87,12 +87,11 @@ func overdue() error {
 // Free gives back what the runs of w's instance before this one have left: they
 // are queued again, at their old place, and keep their windows. It is to be
 // called once the predecessor is known to be gone, and before the first Claim.
-// In a file everybody else is such a predecessor, for one machine alone works on
-// it. Freed is how many there were.
+// Freed is how many there were.
 func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
 		n, err := affected(ctx, tx, `UPDATE jobs SET state = 'queued', lease_until = 0
-			WHERE state = 'running' AND worker <> $2 AND (instance = $1 OR $3)`, w.Instance, w.ID, !s.db.Shared())
+			WHERE state = 'running' AND worker <> $2 AND instance = $1`, w.Instance, w.ID)
 		if err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func (s *Store) MemoryWarning(name string) string {
 // will or where nothing is known. It is no reason to refuse: memory can be
 // freed, and the machine that downloads need not be the one that transcribes.
 func (s *Store) memoryWarning(name string, need int64) string {
-	have, ok := s.memory()
+	have, ok := s.MemoryAvailable()
 	if !ok || need == 0 || have >= need {
 		return ""
 	}
@@ -89,16 +89,17 @@ const (
 // nothing is known of model or memory, there is not.
 func (s *Store) RoomForState(file string, made bool) bool {
 	need := stateNeeded(strings.TrimSuffix(strings.TrimPrefix(file, "ggml-"), ".bin"))
-	have, ok := s.memory()
+	have, ok := s.MemoryAvailable()
 	if made {
 		return ok && have >= stateMarginThen
 	}
 	return ok && need > 0 && have >= need+stateMargin
 }
 
-// memory is what can be had: the kernel's estimate, or what the control groups
-// around this process leave where that is less.
-func (s *Store) memory() (int64, bool) {
+// MemoryAvailable is how many bytes of memory can be had: the kernel's estimate,
+// or what the control groups around this process leave where that is less; false
+// where nothing is known. It needs Proc, and Cgroup for the groups.
+func (s *Store) MemoryAvailable() (int64, bool) {
 	have, ok := s.memAvailable()
 	for group := s.controlGroup(); ok && group != ""; group = parent(group) {
 		dir := filepath.Join(s.Cgroup, group)

@@ -46,7 +46,7 @@ func TestMemory(t *testing.T) {
 			write(t, filepath.Join(dir, file), []byte(data))
 		}
 		s := &Store{Dir: dir, Proc: filepath.Join(dir, "proc"), Cgroup: filepath.Join(dir, "cg")}
-		got, ok := s.memory()
+		got, ok := s.MemoryAvailable()
 		if ok != (c.want >= 0) || ok && got != c.want {
 			t.Errorf("%s: %d, %v and has to be %d", name, got, ok, c.want)
 		}

@@ -28,6 +28,7 @@ type Machine struct {
 	Hostname         string // as the kernel has it
 	MountInfo        string // of this process
 	Proc             string
+	Cgroup           string // root of the control groups
 	ImageHome        string // the predecessor's home in a container image
 	kubernetesSecret string // mounted into every pod
 }
@@ -54,6 +55,7 @@ func MachineAt(root string) Machine {
 		Hostname:         root + "/proc/sys/kernel/hostname",
 		MountInfo:        root + "/proc/self/mountinfo",
 		Proc:             root + "/proc",
+		Cgroup:           root + "/sys/fs/cgroup",
 		ImageHome:        root + "/app",
 		kubernetesSecret: root + "/var/run/secrets/kubernetes.io",
 	}

@@ -103,6 +103,7 @@ func (r *run) detectPart(ctx context.Context, req engine.VADRequest, part audio.
 func (r *run) askDetector(ctx context.Context, req engine.VADRequest, pcm []float32) (engine.VADResponse, error) {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
+	req.Lane = r.lane()
 	found, err := r.Detector.Detect(ctx, req, pcm)
 	r.endStuck(err)
 	return found, err

@@ -305,6 +305,7 @@ func noMemory(err error) bool {
 func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
+	req.Lane = r.lane()
 	started := time.Now()
 	var loading time.Time
 	h := heard{temperature: float64(req.Temperature), cut: req.AudioCtx != 0}

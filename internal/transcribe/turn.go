@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/schedule"
 )
 
@@ -33,6 +34,14 @@ func (r *run) takeTurn(ctx context.Context, length time.Duration) (err error) {
 	}
 	r.turn, err = r.Queue.Take(ctx, ask)
 	return err
+}
+
+// lane is the engine's name of the lane that the turn is for.
+func (r *run) lane() engine.Lane {
+	if r.turn.Lane() == schedule.ShortLane {
+		return engine.LaneShort
+	}
+	return engine.LaneLong
 }
 
 // rest gives the turn back, where there is one.

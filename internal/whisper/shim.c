@@ -37,12 +37,24 @@ void wa_observe(struct whisper_full_params *p, struct wa_watch *w) {
 	p->progress_callback_user_data = w;
 }
 
-// The engine handles one model at a time under a lock, so one buffer serves.
-static char kept[512];
-static bool muted; // what is given up on purpose is no error
+// What whisper.cpp says is of the call that it is said in, and two may be under
+// way, each on a thread of its own.
+static _Thread_local char   kept[512];
+static _Thread_local bool   muted; // what is given up on purpose is no error
+static _Thread_local double state_bytes;
+
+// count adds up what a new state says it takes: "whisper_init_state: kv self size = 3.15 MB".
+static void count(const char *text) {
+	const char *equals = strrchr(text, '=');
+	double      megabytes;
+	if (equals && strncmp(text, "whisper_init_state:", 19) == 0 && sscanf(equals, "= %lf MB", &megabytes) == 1) {
+		state_bytes += megabytes * 1e6;
+	}
+}
 
 static void keep(enum ggml_log_level level, const char *text, void *data) {
 	(void)data;
+	count(text);
 	if (muted || (level != GGML_LOG_LEVEL_ERROR && level != GGML_LOG_LEVEL_WARN)) {
 		return;
 	}
@@ -62,6 +74,13 @@ void wa_quiet(void) {
 
 void        wa_forget_log(void) { kept[0] = 0; }
 const char *wa_last_log(void) { return kept; }
+
+struct whisper_state *wa_init_state(struct whisper_context *ctx, int64_t *bytes) {
+	state_bytes = 0;
+	struct whisper_state *state = whisper_init_state(ctx);
+	*bytes = (int64_t)state_bytes;
+	return state;
+}
 
 static bool never(struct whisper_context *ctx, struct whisper_state *state, void *data) {
 	(void)ctx;

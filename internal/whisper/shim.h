@@ -3,6 +3,7 @@
 #pragma once
 
 #include <malloc.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "ggml-backend.h"
@@ -28,13 +29,18 @@ void wa_observe(struct whisper_full_params *params, struct wa_watch *w);
 int wa_prepare(struct whisper_context *ctx, struct whisper_state *state, struct whisper_full_params params,
 	       const float *samples, int n);
 
-// Log lines of whisper.cpp and ggml: errors and warnings are kept for
-// wa_last_log, everything else is dropped.
+// Log lines of whisper.cpp and ggml: errors and warnings go to standard error,
+// the last error is kept for the thread's wa_last_log, and everything else is
+// dropped.
 void        wa_quiet(void);
 
 // wa_return_large_buffers has freed memory go back to the system, as states are
 // made anew.
 void wa_return_large_buffers(void);
+
+// wa_init_state makes a state, NULL where there is no memory, and says what its
+// buffers take, 0 where whisper.cpp does not say.
+struct whisper_state *wa_init_state(struct whisper_context *ctx, int64_t *bytes);
 
 void        wa_forget_log(void);
 const char *wa_last_log(void);

@@ -2,7 +2,7 @@
 
 // Package whisper is whisper.cpp: the one package that crosses into C. It
 // loads the compute backends, models and speech detectors, and decodes one
-// window of PCM at a time. It trusts whisper.cpp with nothing that matters to
+// window of PCM at a time in each of a model's states. It trusts whisper.cpp with nothing that matters to
 // others: a bad model file or exhausted memory may abort the whole process,
 // which is why only the engine imports it. It reads model files and writes
 // nothing.
@@ -83,26 +83,29 @@ func (b *Backend) Describe() engine.Description {
 // leastModel is well below any model's size: tiny at 4 bits has 25 MB.
 const leastModel = 1 << 20
 
-// Load reads a model into memory and makes the state that its windows are decoded in.
+// Load reads a model into memory.
 func (b *Backend) Load(path string) (engine.LoadedModel, error) {
 	// whisper.cpp takes a file that ends after its magic for an empty model.
 	if st, err := os.Stat(path); err == nil && st.Size() < leastModel {
 		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: fmt.Sprintf("the model file has %d bytes: no model is that small", st.Size())}
 	}
+	defer onThread()()
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
-	C.wa_forget_log()
 	params := C.whisper_context_default_params()
 	ctx := C.whisper_init_from_file_with_params_no_state(cpath, params)
 	if ctx == nil {
 		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "whisper.cpp refused the model file: " + lastLog()}
 	}
-	m := &model{ctx: ctx}
-	if err := m.ready(0); err != nil {
-		C.whisper_free(ctx)
-		return nil, err
-	}
-	return m, nil
+	return &model{ctx: ctx}, nil
+}
+
+// onThread has what whisper.cpp says from now on be known to lastLog, which is
+// a thread's own, until release is called.
+func onThread() (release func()) {
+	runtime.LockOSThread()
+	C.wa_forget_log()
+	return runtime.UnlockOSThread
 }
 
 func lastLog() string {
@@ -114,9 +117,9 @@ func lastLog() string {
 
 // LoadVAD reads a Silero speech detector.
 func (b *Backend) LoadVAD(path string, threads int) (engine.LoadedVAD, error) {
+	defer onThread()()
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
-	C.wa_forget_log()
 	params := C.whisper_vad_default_context_params()
 	if threads > 0 {
 		params.n_threads = C.int(threads)

@@ -20,7 +20,7 @@ import (
 // These tests run on the real whisper.cpp with the real model:
 // make test-engine says where both are.
 
-func backend(t *testing.T) *Backend {
+func backend(t testing.TB) *Backend {
 	t.Helper()
 	dir := os.Getenv("WA_BACKENDS")
 	if dir == "" {
@@ -33,9 +33,9 @@ func backend(t *testing.T) *Backend {
 	return b
 }
 
-func load(t *testing.T, b *Backend) engine.LoadedModel {
+func load(t testing.TB, b *Backend) engine.LoadedModel {
 	t.Helper()
-	m, err := b.Load(filepath.Join(os.Getenv("WA_MODELS"), "ggml-tiny.bin"))
+	m, err := b.Load(filepath.Join(os.Getenv("WA_MODELS"), tiny))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,9 +43,20 @@ func load(t *testing.T, b *Backend) engine.LoadedModel {
 	return m
 }
 
+// room is a state of m, closed before it.
+func room(t testing.TB, m engine.LoadedModel) engine.State {
+	t.Helper()
+	s, err := m.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
 // reference is the clip in the repository: 16 kHz, mono, 16 bit behind a
 // header of 44 bytes.
-func reference(t *testing.T) (pcm []float32, text string) {
+func reference(t testing.TB) (pcm []float32, text string) {
 	t.Helper()
 	dir := filepath.Join("..", "..", "tests", "testdata")
 	data, err := os.ReadFile(filepath.Join(dir, "reference.wav"))
@@ -62,6 +73,8 @@ func reference(t *testing.T) (pcm []float32, text string) {
 	return pcm, strings.TrimSpace(string(words))
 }
 
+const tiny = "ggml-tiny.bin"
+
 type heard struct {
 	text     string
 	segments []engine.Segment
@@ -76,7 +89,7 @@ func (h *heard) event(ev engine.Event) {
 
 func TestTranscribe(t *testing.T) {
 	b := backend(t)
-	m := load(t, b)
+	m := room(t, load(t, b))
 	pcm, want := reference(t)
 	if d := b.Describe(); !strings.Contains(d.Backend, "CPU") || d.Whisper == "" {
 		t.Errorf("Describe: %+v", d)
@@ -114,7 +127,7 @@ func TestTranscribe(t *testing.T) {
 }
 
 func TestWords(t *testing.T) {
-	m := load(t, backend(t))
+	m := room(t, load(t, backend(t)))
 	pcm, want := reference(t)
 	var h heard
 	if _, err := m.Transcribe(t.Context(), engine.WindowRequest{Language: "en", Threads: 2, Words: true, BestOf: 5}, pcm, h.event); err != nil {
@@ -138,7 +151,7 @@ func TestWords(t *testing.T) {
 
 // TestWindowsAreIndependent: what was said before leaves no trace in the state.
 func TestWindowsAreIndependent(t *testing.T) {
-	m := load(t, backend(t))
+	m := room(t, load(t, backend(t)))
 	pcm, _ := reference(t)
 	half := pcm[:len(pcm)/2]
 	texts := map[string]int{}
@@ -159,7 +172,7 @@ func TestWindowsAreIndependent(t *testing.T) {
 }
 
 // resident is this process's memory in MiB.
-func resident(t *testing.T) int {
+func resident(t testing.TB) int {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
@@ -174,7 +187,7 @@ func resident(t *testing.T) int {
 
 // TestStateIsMadeAnew: what that costs is little beside a window, and no memory is lost.
 func TestStateIsMadeAnew(t *testing.T) {
-	m := load(t, backend(t)).(*model)
+	m := room(t, load(t, backend(t))).(*state)
 	m.cut = true
 	started := time.Now()
 	if err := m.ready(0); err != nil || m.cut {
@@ -202,7 +215,7 @@ func TestStateIsMadeAnew(t *testing.T) {
 }
 
 func TestShortAndSilentWindows(t *testing.T) {
-	m := load(t, backend(t))
+	m := room(t, load(t, backend(t)))
 	for _, n := range []int{1, 160, engine.SampleRate / 2, 30 * engine.SampleRate} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			if _, err := m.Transcribe(t.Context(), engine.WindowRequest{Language: "en", Threads: 2, BestOf: 5}, make([]float32, n), func(engine.Event) {}); err != nil {
@@ -213,7 +226,7 @@ func TestShortAndSilentWindows(t *testing.T) {
 }
 
 func TestAbort(t *testing.T) {
-	m := load(t, backend(t))
+	m := room(t, load(t, backend(t)))
 	noise := make([]float32, 30*engine.SampleRate)
 	for i := range noise {
 		noise[i] = float32(math.Sin(float64(i*i)) / 3)

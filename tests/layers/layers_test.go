@@ -92,7 +92,7 @@ var layers = []struct{ pkg, may string }{
 	{"cmd/whisper-appliance", "github.com/spf13/cobra golang.org/x/term os/exec internal/api internal/appliance internal/auth internal/component internal/config internal/decode internal/deployment internal/diagnose " +
 		"internal/doctor internal/durable internal/environment internal/fault internal/measure internal/model internal/paths internal/slot internal/smoke internal/systemd internal/transcribe internal/transcript internal/trial internal/version"},
 	{"cmd/whisper-appliance-server", "internal/appliance internal/auth internal/cert internal/component internal/config internal/deployment internal/environment internal/fault internal/faultpoint internal/logging internal/paths internal/portmux internal/server internal/slot internal/systemd internal/updaterd internal/version internal/watchdog"},
-	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/systemd internal/version internal/watchdog internal/whisper"},
+	{"cmd/whisper-appliance-engine", "internal/engine internal/logging internal/model internal/paths internal/systemd internal/version internal/watchdog internal/whisper"},
 	{"cmd/whisper-appliance-fetch", "internal/durable internal/fault internal/fetch internal/logging internal/paths internal/version"},
 	{"cmd/whisper-appliance-updater", "github.com/spf13/cobra golang.org/x/sys/unix golang.org/x/term internal/deployment internal/fault internal/logging internal/paths internal/site internal/slot internal/systemd internal/update internal/updaterd internal/version"},
 	{"cmd/whisper-appliance-release", "github.com/spf13/cobra internal/durable internal/fault internal/publish internal/release internal/slot internal/trust internal/version"},

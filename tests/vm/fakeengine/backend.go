@@ -78,13 +78,21 @@ type model struct{ known []byte }
 func (model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
 func (model) Close()             {}
 
-func (m model) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
+func (m model) NewState() (engine.State, error) { return state(m), nil }
+
+// state needs nothing that the model has not.
+type state struct{ known []byte }
+
+func (state) Bytes() int64 { return 0 }
+func (state) Close()       {}
+
+func (s state) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
 	if ctx.Err() != nil {
 		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "the client has left"}
 	}
 	began := time.Now()
 	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
-	segment := engine.Segment{End: end, Text: " " + m.hear(pcm), AvgLogProb: -0.1}
+	segment := engine.Segment{End: end, Text: " " + s.hear(pcm), AvgLogProb: -0.1}
 	for i, word := range strings.Fields(segment.Text) {
 		segment.Tokens = append(segment.Tokens, engine.Token{ID: i, Prob: 0.9, LogProb: -0.1, End: end, Bytes: []byte(" " + word)})
 	}
@@ -101,13 +109,13 @@ func (m model) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []f
 
 // hear gives the words of the reference clip where the sound is from it, else
 // eight that stand for the sound's digest.
-func (m model) hear(pcm []float32) string {
+func (s state) hear(pcm []float32) string {
 	data := make([]byte, 0, len(pcm)*audio.SampleSize)
 	for _, sample := range pcm {
 		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(sample))
 	}
 	if middle := len(pcm) / 2; middle >= probe {
-		if piece := data[middle*audio.SampleSize:][:probe*audio.SampleSize]; bytes.Contains(m.known, piece) {
+		if piece := data[middle*audio.SampleSize:][:probe*audio.SampleSize]; bytes.Contains(s.known, piece) {
 			return said
 		}
 	}

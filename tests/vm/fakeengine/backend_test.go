@@ -24,10 +24,14 @@ func TestHear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	room, err := loaded.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
 	text := func(pcm []float32) string {
 		t.Helper()
 		var heard []string
-		done, err := loaded.Transcribe(t.Context(), engine.WindowRequest{Words: true}, pcm, func(e engine.Event) {
+		done, err := room.Transcribe(t.Context(), engine.WindowRequest{Words: true}, pcm, func(e engine.Event) {
 			heard = append(heard, e.Segment.Text)
 			if len(e.Segment.Words) == 0 || e.Segment.End > engine.MaxWindow {
 				t.Errorf("the segment %+v", e.Segment)
