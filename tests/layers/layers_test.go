@@ -29,7 +29,7 @@ var layers = []struct{ pkg, may string }{
 	// 0: types and bare necessities
 	{"internal/version", ""},
 	{"internal/fault", "github.com/agnivade/levenshtein"},
-	{"internal/durable", ""},
+	{"internal/durable", "golang.org/x/sys/unix"},
 	{"internal/paths", "golang.org/x/sys/unix internal/fault"},
 	{"internal/faultpoint", ""},
 	{"internal/transcript", "internal/fault"},
@@ -44,7 +44,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/component", "internal/fault"},
 	{"internal/watchdog", ""},
 	{"internal/deployment", "internal/durable internal/fault"},
-	{"internal/audio", "internal/fault"},
+	{"internal/audio", "internal/durable internal/fault"},
 	{"internal/auth", "internal/config internal/fault"},
 	{"internal/cert", "github.com/gofrs/flock internal/durable internal/fault"},
 	{"internal/database", "github.com/jackc/pgx/v5 github.com/jackc/pgx/v5/pgconn github.com/jackc/pgx/v5/stdlib github.com/pressly/goose/v3 github.com/pressly/goose/v3/lock modernc.org/sqlite " +
@@ -70,12 +70,16 @@ var layers = []struct{ pkg, may string }{
 	{"internal/trial", "internal/deployment internal/fault"},
 	{"internal/schedule", "internal/fault"},
 	{"internal/transcribe", "golang.org/x/sync/semaphore internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/schedule internal/transcript"},
-	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/durable internal/engine internal/fault internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe"},
+	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/job internal/schedule internal/transcribe internal/transcript"},
+	{"internal/appliance", "github.com/google/uuid golang.org/x/sys/unix internal/component internal/config internal/database internal/decode internal/durable internal/engine " +
+		"internal/fault internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/work"},
 
 	// 4: the doors
-	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
-		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors github.com/prometheus/client_golang/prometheus/promhttp " +
-		"internal/api internal/auth internal/component internal/config internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/logging internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
+	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter " +
+		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors " +
+		"github.com/prometheus/client_golang/prometheus/promhttp golang.org/x/sys/unix internal/api internal/auth internal/component internal/config " +
+		"internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/job internal/logging " +
+		"internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog internal/work"},
 
 	// 5: judges of the whole
 	{"internal/smoke", "internal/api internal/component internal/fault internal/score"},
