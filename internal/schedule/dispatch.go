@@ -70,7 +70,7 @@ func (q *Queue) begin(t *Turn, lane Lane, now time.Time) {
 	if t.ask.Model != "" && t.ask.Model != q.loaded.model {
 		q.loaded = residence{model: t.ask.Model, since: now}
 	}
-	if t.ask.Class >= Short && lane == LongLane {
+	if t.ask.Class >= Short && !q.twoLanes(t.ask.Model) {
 		q.shorts = now
 	}
 	q.began(t.ask, now)

@@ -346,7 +346,7 @@ func TestCrowded(t *testing.T) {
 			if e.Crowded(Long) {
 				t.Error("nobody was there")
 			}
-			e.decode(t, Ask{Class: Short, Owner: "a", Job: "a", Length: time.Second})
+			e.decode(t, Ask{Class: Short, Owner: "a", Job: "a", Length: 11 * time.Second})
 			if got := e.Crowded(Long); got != want || e.Crowded(Short) {
 				t.Errorf("with two lanes %v: crowded %v", two, got)
 			}
