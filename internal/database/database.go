@@ -23,7 +23,9 @@
 // their turn here, in order and only as long as their context lets them, rather
 // than in SQLite, which asks again and again. Its transactions are immediate:
 // none is ever refused in its middle because another process wrote. That matters
-// while two servers overlap in an update. Readers have connections of their own
+// while two servers overlap in an update. (Processes are not served in order: one
+// that did nothing but write for 5 s could keep another out, database_busy. A
+// job's writes are a few milliseconds in each second.) Readers have connections of their own
 // and see what was committed. The log is written ahead (WAL) and synced with
 // every commit (synchronous=FULL): what was acknowledged survives a power cut.
 //

@@ -151,15 +151,19 @@ func (d *DB) Compact(ctx context.Context) error {
 	if d.Shared() {
 		return nil
 	}
-	rows, err := d.write.QueryContext(ctx, "PRAGMA incremental_vacuum") // a page for each row
+	err := d.Write(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, "PRAGMA incremental_vacuum") // a page for each row
+		if err != nil {
+			return err
+		}
+		for rows.Next() {
+		}
+		return errors.Join(rows.Err(), rows.Close())
+	})
 	if err != nil {
-		return d.fault(ctx, err)
+		return err
 	}
-	for rows.Next() {
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return d.fault(ctx, err)
-	}
+	// Where somebody reads it does less, and says so in a row that nobody needs.
 	_, err = d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	return d.fault(ctx, err)
 }

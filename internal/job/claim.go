@@ -49,7 +49,7 @@ func (s *Store) claim() string {
 	if s.db.Shared() {
 		skip = "FOR UPDATE OF jobs SKIP LOCKED"
 	}
-	return `WITH busy AS (
+	return `WITH busy AS MATERIALIZED (
 			SELECT owner AS who, count(*) AS running FROM jobs WHERE state = 'running' AND lease_until > $3 GROUP BY owner
 		), best AS (
 			SELECT id FROM jobs LEFT JOIN busy ON who = owner
