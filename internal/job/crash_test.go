@@ -17,18 +17,26 @@ import (
 	"whisper-appliance/internal/fault"
 )
 
-// childVariable names the file in which a child process stores windows.
+// childVariable names the database, a file or an address, in which a child
+// process stores windows.
 const childVariable = "WA_TEST_JOB_CHILD"
 
-// child takes up the job in a file and stores windows until it is killed. It
+// shortLease is that of a child, and of those who wait for its end.
+const shortLease = 300 * time.Millisecond
+
+// child takes up the job in a database and stores windows until it is killed. It
 // says the number of each when it is stored.
-func child(file string) {
+func child(where string) {
 	err := func() error {
-		db, err := database.Open(ctx, database.Options{File: file})
+		o := database.Options{File: where}
+		if strings.HasPrefix(where, "postgres:") {
+			o = database.Options{URL: where}
+		}
+		db, err := database.Open(ctx, o)
 		if err != nil {
 			return err
 		}
-		s, w := NewStore(db, Options{}), NewWorker("host")
+		s, w := NewStore(db, Options{Lease: shortLease}), NewWorker("host")
 		if _, err := s.Free(ctx, w); err != nil {
 			return err
 		}
@@ -112,6 +120,31 @@ func whole(t *testing.T, p place, id string, said int) {
 		}
 		return err
 	}))
+}
+
+// TestAnApplianceDies: another one, on the same PostgreSQL, takes its job up once
+// the lease has run out, and goes on at the next window.
+func TestAnApplianceDies(t *testing.T) {
+	p := server(t)
+	s, w := p.store(t, Options{Lease: shortLease}), NewWorker("another")
+	id := s.add(t, New{}).ID
+	said := struck(t, p.options.URL, 20*time.Millisecond, func(p *os.Process) error { return p.Kill() })
+	again := time.NewTicker(shortLease / 20)
+	defer again.Stop()
+	var j Job
+	for tries := 0; j.ID == "" && tries < 1000; tries++ {
+		<-again.C
+		j = s.claimed(t, w)
+	}
+	if j.ID != id || j.Attempts != 2 || j.WindowsDone < said+1 || j.WindowsDone > said+2 {
+		t.Fatalf("%+v after window %d", j, said)
+	}
+	_, err := s.Window(ctx, id, w, window(j.WindowsDone), "")
+	must(t, err, s.Finish(ctx, id, w, nil))
+	all, err := s.Windows(ctx, id, 0)
+	if err != nil || len(all) != j.WindowsDone+1 || all[j.WindowsDone].Index != j.WindowsDone {
+		t.Errorf("%d windows, %v", len(all), err)
+	}
 }
 
 // TestPostgresRestarts in the middle of a job.
