@@ -2,6 +2,7 @@
 
 #include "shim.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,13 +29,44 @@ static void progress(struct whisper_context *ctx, struct whisper_state *state, i
 	__atomic_store_n(&((struct wa_watch *)data)->percent, percent, __ATOMIC_RELAXED);
 }
 
+// no_speech is what the model holds of <|nospeech|> right after the token that
+// begins a transcript, as Whisper defines it.
+static float no_speech(struct whisper_context *ctx, struct whisper_state *state, int threads) {
+	const whisper_token sot = whisper_token_sot(ctx);
+	if (whisper_decode_with_state(ctx, state, &sot, 1, 0, threads) != 0) {
+		return 0;
+	}
+	const float *logits = whisper_get_logits_from_state(state);
+	const int    n = whisper_n_vocab(ctx);
+	float        most = logits[0];
+	for (int i = 1; i < n; i++) {
+		most = logits[i] > most ? logits[i] : most;
+	}
+	double sum = 0;
+	for (int i = 0; i < n; i++) {
+		sum += exp(logits[i] - most);
+	}
+	return (float)(exp(logits[whisper_token_nosp(ctx)] - most) / sum);
+}
+
+static void new_segments(struct whisper_context *ctx, struct whisper_state *state, int n, void *data) {
+	struct wa_watch *w = data;
+	const float      p = no_speech(ctx, state, w->threads);
+	for (; n > 0 && w->segments < WA_SEGMENTS; n--) {
+		w->no_speech[w->segments++] = p;
+	}
+}
+
 void wa_observe(struct whisper_full_params *p, struct wa_watch *w) {
+	w->threads = p->n_threads;
 	p->abort_callback = must_abort;
 	p->abort_callback_user_data = w;
 	p->encoder_begin_callback = may_encode;
 	p->encoder_begin_callback_user_data = w;
 	p->progress_callback = progress;
 	p->progress_callback_user_data = w;
+	p->new_segment_callback = new_segments;
+	p->new_segment_callback_user_data = w;
 }
 
 // What whisper.cpp says is of the call that it is said in, and two may be under

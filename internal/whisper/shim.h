@@ -9,12 +9,22 @@
 #include "ggml-backend.h"
 #include "whisper.h"
 
+// WA_SEGMENTS is more than 30 s of speech have.
+#define WA_SEGMENTS 512
+
 // wa_watch is shared between a window's decoding and the goroutine that
 // watches it. Both sides use atomic access.
 struct wa_watch {
 	int abort;   // set by Go: give up
 	int steps;   // how often whisper.cpp has asked whether to: it lives
 	int percent; // set by whisper.cpp: how far
+	int threads; // that compute
+
+	// Of each segment in its order, to be read when whisper.cpp has returned: how
+	// probable it is that nobody speaks in what the segment was heard in. What
+	// whisper.cpp 1.9.5 itself gives is read from logits of the window before.
+	int   segments;
+	float no_speech[WA_SEGMENTS];
 };
 
 void wa_set_abort(struct wa_watch *w);

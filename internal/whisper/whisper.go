@@ -13,7 +13,7 @@ package whisper
 
 /*
 #cgo CFLAGS: -I${SRCDIR}/../../build/engine-runtime/include -O2
-#cgo LDFLAGS: -L${SRCDIR}/../../build/engine-runtime/lib -lwhisper -lggml -lggml-base -Wl,--allow-shlib-undefined
+#cgo LDFLAGS: -L${SRCDIR}/../../build/engine-runtime/lib -lwhisper -lggml -lggml-base -lm -Wl,--allow-shlib-undefined
 #include "shim.h"
 */
 import "C"

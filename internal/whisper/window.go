@@ -94,6 +94,9 @@ func (s *state) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
 	for i := range C.whisper_full_n_segments_from_state(s.c) {
 		seg := s.segment(i, end, req.Words, done.Language)
+		if i < watch.segments {
+			seg.NoSpeechProb = float64(watch.no_speech[i])
+		}
 		emit(engine.Event{Segment: &seg})
 	}
 	return done, nil
@@ -160,10 +163,9 @@ const tick = 10 * time.Millisecond
 
 func (s *state) segment(i C.int, end time.Duration, words bool, language string) engine.Segment {
 	seg := engine.Segment{
-		Start:        min(time.Duration(C.whisper_full_get_segment_t0_from_state(s.c, i))*tick, end),
-		End:          min(time.Duration(C.whisper_full_get_segment_t1_from_state(s.c, i))*tick, end),
-		Text:         C.GoString(C.whisper_full_get_segment_text_from_state(s.c, i)),
-		NoSpeechProb: float64(C.whisper_full_get_segment_no_speech_prob_from_state(s.c, i)),
+		Start: min(time.Duration(C.whisper_full_get_segment_t0_from_state(s.c, i))*tick, end),
+		End:   min(time.Duration(C.whisper_full_get_segment_t1_from_state(s.c, i))*tick, end),
+		Text:  C.GoString(C.whisper_full_get_segment_text_from_state(s.c, i)),
 	}
 	eot := C.whisper_token_eot(s.ctx)
 	sum := 0.0

@@ -308,6 +308,28 @@ func (a *Appliance) Stop() error {
 	return nil
 }
 
+// Restart ends the server with a signal, SIGKILL for a crash, and starts it again
+// on what it has left behind, at the same address.
+func (a *Appliance) Restart(ctx context.Context, how syscall.Signal) error {
+	a.signal(how)
+	select {
+	case <-a.ended:
+	case <-time.After(a.opts.StopLimit):
+		return fmt.Errorf("restart the appliance: it did not end within %v\n%s", a.opts.StopLimit, a.Log())
+	}
+	a.ended = make(chan struct{})
+	begin := time.Now()
+	if err := a.launch(strings.TrimPrefix(a.URL, "http://")); err != nil {
+		return err
+	}
+	if err := a.wait(ctx); err != nil {
+		a.kill()
+		return fmt.Errorf("restart the appliance: %w\n%s", err, a.Log())
+	}
+	a.Started = time.Since(begin)
+	return nil
+}
+
 // signal sends the server a signal, unless it has ended: its process id may
 // be another's by then.
 func (a *Appliance) signal(s syscall.Signal) {

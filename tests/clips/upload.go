@@ -26,7 +26,7 @@ type Request struct {
 // answer, and the time from the first byte sent to the last one received. An
 // answer with another status than 200 is an error that quotes it.
 func (r Request) Transcribe(ctx context.Context) (text string, took time.Duration, err error) {
-	body, kind, err := r.form()
+	body, kind, err := r.Form()
 	if err != nil {
 		return "", 0, fmt.Errorf("read %s: %w", filepath.Base(r.Path), err)
 	}
@@ -45,8 +45,8 @@ func (r Request) Transcribe(ctx context.Context) (text string, took time.Duratio
 	return result.Text, took, nil
 }
 
-// form is the request's body, made before the clock starts, and its type.
-func (r Request) form() (io.Reader, string, error) {
+// Form is the request's body, and its type.
+func (r Request) Form() (io.Reader, string, error) {
 	data, err := os.ReadFile(r.Path)
 	if err != nil {
 		return nil, "", err
