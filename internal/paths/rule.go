@@ -53,11 +53,13 @@ func ruleOf(name string) rule {
 		return rule{kind: "file", read: true}
 	case "keys":
 		return rule{kind: "file", read: true, closed: 0o007}
+	case "database":
+		return rule{kind: "file", write: true, closed: 0o077}
 	case "settings":
 		return rule{kind: "file", read: true, write: true}
 	case "state", "models":
 		return rule{kind: "directory", made: true, write: true, grows: true}
-	case "spool":
+	case "spool", "jobs":
 		return rule{kind: "directory", made: true, write: true, grows: true, closed: 0o077}
 	case "tls":
 		return rule{kind: "directory", made: true, write: true, closed: 0o077}
