@@ -109,6 +109,15 @@ type Job struct {
 	OneLook      bool    // take each result as it comes
 	PreviousText bool    // the text of the window before is a prompt, too
 	EachLanguage bool    // detect the language of each window, not the first's alone
+	Steady       bool    // never decode anew at a higher temperature
+
+	// From and Until bound what is decoded; what is outside counts as silence, and
+	// times stay those of the recording. 0 = its start, its end.
+	From, Until time.Duration
+
+	// OnlyLanguage ends the job when the language of its first speech is known:
+	// the transcript has that and no segments. It stays Short, whatever its length.
+	OnlyLanguage bool
 
 	// Keep is told how far the job has come, and Resume how far it had come when
 	// it was interrupted; nil = nobody keeps it, and it begins anew.
@@ -136,7 +145,10 @@ type Update struct {
 	Total    time.Duration // of the recording, 0 until it is known
 	Language string        // once it is known
 	Segments []transcript.Segment
-	Tokens   []engine.Token // of Segments
+	// LanguageProb is how sure the model is of Language, 0 to 1; 0 where nobody
+	// asked it.
+	LanguageProb float64
+	Tokens       []engine.Token // of Segments
 }
 
 // Run does a job. observe is called from one goroutine, in order. When ctx
@@ -161,7 +173,11 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 		return nil, err
 	}
 	r.observe(Update{Phase: Waiting, Done: r.done, Total: r.result.Duration})
-	if err := r.windows(ctx); err != nil {
+	work := r.windows
+	if job.OnlyLanguage {
+		work = r.language
+	}
+	if err := work(ctx); err != nil {
 		return nil, err
 	}
 	r.progress(r.result.Duration)
@@ -231,7 +247,7 @@ func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (deco
 		return decode.Info{}, canceled(ctx)
 	}
 	defer give()
-	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
+	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, within(job, pcm))
 }
 
 // run is one job under way.
@@ -247,6 +263,7 @@ type run struct {
 	done    time.Duration  // of the recording, as was told
 	last    string         // text of the last segment that has any
 	prompt  string         // text of the window before, where it can be believed
+	sure    float64        // of the language that was last detected, 0 to 1
 
 	detected bool // a detector says where speech is; else it is what is loud
 }
@@ -260,7 +277,7 @@ func (r *run) progress(done time.Duration) {
 		return
 	}
 	r.done = done
-	r.observe(Update{Phase: Recognising, Done: done, Total: r.result.Duration, Language: r.result.Language})
+	r.observe(Update{Phase: Recognising, Done: done, Total: r.result.Duration, Language: r.result.Language, LanguageProb: r.sure})
 }
 
 // window decodes one window and appends its segments.
@@ -318,6 +335,9 @@ func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine
 		}
 	})
 	h.language = done.Language
+	if req.Language == "" {
+		r.sure = done.LanguageProb
+	}
 	if err == nil {
 		r.took(time.Since(started))
 		if !loading.IsZero() {
@@ -385,7 +405,7 @@ func (r *run) add(w audio.Window, h heard) error {
 	}
 	r.observe(Update{
 		Phase: Recognising, Done: w.End, Total: r.result.Duration,
-		Language: r.result.Language, Segments: fresh, Tokens: tokens,
+		Language: r.result.Language, LanguageProb: r.sure, Segments: fresh, Tokens: tokens,
 	})
 	return nil
 }
