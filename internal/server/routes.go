@@ -58,6 +58,7 @@ func (s *Server) Handler() http.Handler {
 	d.original()
 	d.operators()
 	d.own()
+	d.dialects()
 	d.updates()
 	d.originalUpdates()
 	router.Handler(http.MethodGet, "/", through("/", s.page))

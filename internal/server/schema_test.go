@@ -127,9 +127,11 @@ func TestEveryDoorAnswersAsDocumented(t *testing.T) {
 func asked(t *testing.T, url, method, path, body string) answered {
 	t.Helper()
 	switch {
+	case asrPath(path):
+		return post(t, url, recording("audio_file"))
 	case path == "/transcribe" || path == "/api/transcribe-live":
 		return post(t, url, recording("audio"))
-	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions":
+	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions" || path == inferenceDoor:
 		return post(t, url, recording("file"), part{name: "model", value: "whisper-1"})
 	}
 	return do(t, method, url, strings.NewReader(body), "Authorization", adminKey, "Content-Type", "application/json")
