@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,12 +90,40 @@ func TestASRParametersReachTheEngine(t *testing.T) {
 	if got := r.engine.request(); got != want {
 		t.Errorf("the engine got %+v, want %+v", got, want)
 	}
-	// Left out or empty, the language is detected; of two the last counts; and
-	// what the service does not know is no error to it.
-	for _, query := range []string{"", "?language=", "?language=auto", "?language=de&language=", "?diarize=true&min_speakers=2&max_speakers=4", "?video_file=%2Ffilms%2Fa.mkv", "?task="} {
-		post(t, url+"/asr"+query, recording("audio_file")).want(t, 200)
-		if got := r.engine.request().Language; got != "" && query != "" && got != "de" {
-			t.Errorf("%s: language %q", query, got)
+}
+
+// TestASRQuery: left out or empty, the language is detected; of two the last
+// counts; and what the service does not know is no error to it.
+func TestASRQuery(t *testing.T) {
+	var first engine.WindowRequest
+	r := newRig(t, func(ctx context.Context, n int, req engine.WindowRequest, observe func(engine.Event)) (engine.Done, error) {
+		if n%3 == 0 {
+			first = req
+		}
+		return talks(ctx, n, req, observe)
+	})
+	url := r.start(t).URL + "/asr"
+	for query, want := range map[string]string{
+		"": "", "?language=": "", "?language=auto": "", "?language=de&language=": "", "?language=&language=fr": "fr", "?language=ITALIAN&task=": "it",
+		"?diarize=true&min_speakers=2&max_speakers=4&language=en": "en", "?video_file=%2Ffilms%2Fa.mkv&language=jw": "jw",
+	} {
+		post(t, url+query, recording("audio_file")).want(t, 200, "Part 2")
+		if first.Language != want {
+			t.Errorf("%s: language %q, want %q", query, first.Language, want)
+		}
+	}
+}
+
+// TestMistakesInTheAddressAreToldFirst: before anybody sends a film.
+func TestMistakesInTheAddressAreToldFirst(t *testing.T) {
+	h := newRig(t, talks).Handler()
+	for _, path := range []string{"/asr?language=xx", "/asr?output=docx", "/asr?encode=x", "/detect-language?encode=x"} {
+		req := httptest.NewRequest("POST", path, unreadable{t})
+		req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+		req.RemoteAddr = here
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, req); w.Code != 422 || w.Header().Get("Connection") != "close" {
+			t.Errorf("%s: %d %v %s", path, w.Code, w.Header(), w.Body)
 		}
 	}
 }
@@ -325,9 +354,7 @@ func TestDetectLanguage(t *testing.T) {
 	post(t, srv.URL+"/detect-language", recording("audio_file")).want(t, 422, `"type":"no_speech"`, `"loc":["body","audio_file"]`)
 }
 
-// TestDetectionIsShort: it has a short recording's place in line, and ends
-// with its client.
-func TestDetectionIsShort(t *testing.T) {
+func TestDetectionEndsWithItsClient(t *testing.T) {
 	begun := make(chan bool)
 	ended := make(chan error, 1)
 	r := newRig(t, func(ctx context.Context, _ int, _ engine.WindowRequest, _ func(engine.Event)) (engine.Done, error) {

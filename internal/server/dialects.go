@@ -14,12 +14,12 @@ func (d doors) dialects() {
 	asr := multipartOp(http.MethodPost, asrDoor, "asr", "Transcribe a recording, as whisper-asr-webservice does", asrForm)
 	asr.Parameters = []*huma.Param{
 		queryParam("encode", boolean(true), "false: the recording is bare samples, s16le at 16 kHz, mono."),
-		queryParam("task", words("transcribe", "translate"), fieldDocs["task"]),
-		queryParam("language", words(), fieldDocs["language"]),
-		queryParam("initial_prompt", words(), fieldDocs["prompt"]),
+		queryParam("task", choice("transcribe", "translate"), fieldDocs["task"]),
+		queryParam("language", choice(), fieldDocs["language"]),
+		queryParam("initial_prompt", choice(), fieldDocs["prompt"]),
 		queryParam("vad_filter", boolean(true), "As it may be: only speech is ever decoded."),
 		queryParam("word_timestamps", boolean(false), "true: json has each word with its own times."),
-		queryParam("output", words("txt", "vtt", "srt", "tsv", "json"), "The format; txt by itself."),
+		queryParam("output", choice("txt", "vtt", "srt", "tsv", "json"), "The format; txt by itself."),
 	}
 	detect := multipartOp(http.MethodPost, detectDoor, "detectLanguage", "Tell the language of a recording's first speech, as whisper-asr-webservice does", asrForm)
 	detect.Parameters = asr.Parameters[:1]
@@ -42,8 +42,8 @@ func queryParam(name string, s *huma.Schema, doc string) *huma.Param {
 
 func boolean(unless bool) *huma.Schema { return &huma.Schema{Type: huma.TypeBoolean, Default: unless} }
 
-// words is a schema of one of those, or of any where there are none.
-func words(these ...string) *huma.Schema {
+// choice is a schema of one of those, or of any where there are none.
+func choice(these ...string) *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}
 	for _, w := range these {
 		s.Enum = append(s.Enum, w)
