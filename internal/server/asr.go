@@ -291,8 +291,9 @@ func whisperWords(words []transcript.Word) []whisperWord {
 	return list
 }
 
-// languageAnswer is the service's. Its usual engine gives as confidence that of
-// whichever code is last in the alphabet; here it is that of the language.
+// languageAnswer is the service's. Its usual engine (language_detection in
+// app/asr_models/openai_whisper_engine.py) gives as confidence that of whichever
+// code is last in the alphabet; here it is that of the language.
 type languageAnswer struct {
 	DetectedLanguage string  `json:"detected_language" doc:"Its English name."`
 	LanguageCode     string  `json:"language_code" doc:"Whisper's code: ISO 639-1 where that has one."`

@@ -15,6 +15,10 @@ import (
 // and returns how many there were. Bare samples get a WAV's header: so whoever
 // reads the file, later or after a crash, need not be told what it is, and
 // nothing has to guess.
+//
+// Such samples are what whisper-asr-webservice takes with encode=false
+// (load_audio in its app/utils.py), and all that Bazarr sends (its
+// custom_libs/subliminal_patch/providers/whisperai.py).
 func (f form) copy(file *os.File, src io.Reader, most int64) (int64, error) {
 	if !f.bare {
 		return io.Copy(file, io.LimitReader(src, most))
