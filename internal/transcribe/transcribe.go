@@ -109,15 +109,18 @@ type Job struct {
 	OneLook      bool    // take each result as it comes
 	PreviousText bool    // the text of the window before is a prompt, too
 	EachLanguage bool    // detect the language of each window, not the first's alone
-	Steady       bool    // never decode anew at a higher temperature
+
+	// Steady keeps what is decoded anew at the first temperature.
+	Steady bool `json:"steady,omitempty"`
 
 	// From and Until bound what is decoded; what is outside counts as silence, and
 	// times stay those of the recording. 0 = its start, its end.
-	From, Until time.Duration
+	From  time.Duration `json:"from_ns,omitempty"`
+	Until time.Duration `json:"until_ns,omitempty"`
 
 	// OnlyLanguage ends the job when the language of its first speech is known:
 	// the transcript has that and no segments. It stays Short, whatever its length.
-	OnlyLanguage bool
+	OnlyLanguage bool `json:"only_language,omitempty"`
 
 	// Keep is told how far the job has come, and Resume how far it had come when
 	// it was interrupted; nil = nobody keeps it, and it begins anew.
@@ -145,10 +148,11 @@ type Update struct {
 	Total    time.Duration // of the recording, 0 until it is known
 	Language string        // once it is known
 	Segments []transcript.Segment
+	Tokens   []engine.Token // of Segments
+
 	// LanguageProb is how sure the model is of Language, 0 to 1; 0 where nobody
 	// asked it.
 	LanguageProb float64
-	Tokens       []engine.Token // of Segments
 }
 
 // Run does a job. observe is called from one goroutine, in order. When ctx
