@@ -237,3 +237,27 @@ func widen(dst, src []byte) int {
 	}
 	return len(src) &^ 1 * 2
 }
+
+// PCMHeaderSize is the length of a PCMHeader in bytes.
+const PCMHeaderSize = 44
+
+// PCMHeader is what makes a WAV of size bytes of bare samples: 16 kHz, mono, 16
+// bit integers. Where size is more than its fields can say it says nothing, as
+// programs do that write to a pipe.
+func PCMHeader(size int64) []byte {
+	const rest = PCMHeaderSize - 8 // of the header, which the file's length counts
+	whole := size + rest
+	if whole > math.MaxUint32 {
+		size, whole = 0, 0
+	}
+	le := binary.LittleEndian
+	b := le.AppendUint32([]byte("RIFF"), uint32(whole))
+	b = le.AppendUint32(append(b, "WAVEfmt "...), 16)
+	b = le.AppendUint16(b, wavPCM)
+	b = le.AppendUint16(b, 1)
+	b = le.AppendUint32(b, SampleRate)
+	b = le.AppendUint32(b, 2*SampleRate)
+	b = le.AppendUint16(b, 2)
+	b = le.AppendUint16(b, 16)
+	return le.AppendUint32(append(b, "data"...), uint32(size))
+}

@@ -153,3 +153,27 @@ func FuzzParseWAV(f *testing.F) {
 		}
 	})
 }
+
+// TestPCMHeader: bare samples behind it are read back as they are, also where
+// there are more than a header can say.
+func TestPCMHeader(t *testing.T) {
+	for _, n := range []int64{0, 2, 1000} {
+		file := append(PCMHeader(n), bytes.Repeat([]byte{0, 64}, int(n/2))...)
+		var out bytes.Buffer
+		w, err := ReadWAV(bytes.NewReader(file), int64(len(file)), &out)
+		if err != nil || w.Truncated || w.DataOffset != PCMHeaderSize || w.DataSize != n || int64(out.Len()) != 2*n {
+			t.Errorf("%d bytes: %+v, %v, %d bytes out", n, w, err, out.Len())
+		}
+		for i := 0; i+4 <= out.Len(); i += 4 {
+			if v := math.Float32frombits(binary.LittleEndian.Uint32(out.Bytes()[i:])); v != 0.5 {
+				t.Fatalf("sample %d is %v, want 0.5", i/4, v)
+			}
+		}
+	}
+	const huge = int64(5) << 30
+	head := append(PCMHeader(huge), 1, 2, 3, 4, 5, 6, 7, 8)
+	w, err := ParseWAV(bytes.NewReader(head), huge+PCMHeaderSize)
+	if err != nil || w.DataSize != huge || w.Truncated || !FitsWAV(w) {
+		t.Errorf("5 GiB: %+v, %v", w, err)
+	}
+}

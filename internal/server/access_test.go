@@ -107,7 +107,7 @@ func TestRefusedUploadIsNotRead(t *testing.T) {
 	r := newRig(t, talks)
 	r.conf.Auth.OpenTo = "nobody"
 	h := r.Handler()
-	for _, path := range []string{"/v1/audio/transcriptions", "/v1/audio/translations", "/transcribe", "/api/transcribe-live", "/api/v1/transcriptions"} {
+	for _, path := range []string{"/v1/audio/transcriptions", "/v1/audio/translations", "/transcribe", "/api/transcribe-live", "/api/v1/transcriptions", asrDoor, detectDoor, inferenceDoor} {
 		req := httptest.NewRequest("POST", path, unreadable{t})
 		req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
 		w := httptest.NewRecorder()

@@ -15,12 +15,35 @@ import (
 // renderer is one format of an answer, whole or in parts.
 type renderer struct {
 	contentType string
+	// headers are further ones of a success, by name and value.
+	headers map[string]string
 	// whole is the complete body.
 	whole func(io.Writer, *transcript.Transcript) error
-	// lines is set for the formats whose finished windows can be sent ahead.
-	lines transcript.Format
+	// lines begins a body whose finished windows can be sent ahead; nil for a
+	// format that is only whole.
+	lines func(io.Writer) (lineWriter, error)
 	// see is shown every update, before whole is called.
 	see func(transcribe.Update)
+}
+
+// lineWriter writes a transcript segment by segment; *transcript.Streamer is one.
+type lineWriter interface {
+	Header() error // what stands before the first segment; Segment and Close do it where it was not done
+	Segment(transcript.Segment) error
+	Close() error // what stands behind the last
+}
+
+// streamed is how a format that Streams begins.
+func streamed(f transcript.Format) func(io.Writer) (lineWriter, error) {
+	return func(w io.Writer) (lineWriter, error) { return transcript.NewStreamer(w, f) }
+}
+
+// announce sets the headers of a success.
+func (f renderer) announce(h http.Header) {
+	h.Set("Content-Type", f.contentType)
+	for name, value := range f.headers {
+		h.Set(name, value)
+	}
 }
 
 // answer runs job and writes its result. Until the header wait is over the
@@ -59,7 +82,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, job transcribe.J
 // HTTP/1.0, which some proxies speak, marks the end by closing: half a text
 // would look like a whole one. Half a JSON does not.
 func (f renderer) mayBegin(r *http.Request) bool {
-	return f.lines == "" || r.ProtoAtLeast(1, 1)
+	return f.lines == nil || r.ProtoAtLeast(1, 1)
 }
 
 func writeWhole(w http.ResponseWriter, format renderer, t *transcript.Transcript) error {
@@ -67,7 +90,7 @@ func writeWhole(w http.ResponseWriter, format renderer, t *transcript.Transcript
 	if err := format.whole(&body, t); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", format.contentType)
+	format.announce(w.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(http.StatusOK)
 	w.Write(body.Bytes()) //nolint:errcheck // the client has left
@@ -80,7 +103,7 @@ type beginning struct {
 	rc      *http.ResponseController
 	format  renderer
 	begun   bool                 // the header is out
-	lines   *transcript.Streamer // once begun; nil for JSON
+	lines   lineWriter           // once begun; nil for JSON
 	pending []transcript.Segment // until then
 }
 
@@ -124,11 +147,11 @@ func (b *beginning) keepAlive() {
 
 func (b *beginning) begin() {
 	b.begun = true
-	b.w.Header().Set("Content-Type", b.format.contentType)
+	b.format.announce(b.w.Header())
 	b.w.Header().Set("X-Accel-Buffering", "no") // a proxy that holds bytes back defeats it
 	b.w.WriteHeader(http.StatusOK)
-	if b.format.lines != "" {
-		if lines, err := transcript.NewStreamer(b.w, b.format.lines); err == nil {
+	if b.format.lines != nil {
+		if lines, err := b.format.lines(b.w); err == nil {
 			b.lines = lines
 			lines.Header() //nolint:errcheck // see above
 		}

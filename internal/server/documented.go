@@ -21,6 +21,20 @@ func answersOf(path string) map[string]*huma.Response {
 		for _, kind := range []string{"text/plain", "text/vtt", "text/tab-separated-values", "text/event-stream"} {
 			content[kind] = &huma.MediaType{}
 		}
+	case path == asrDoor:
+		content["text/plain"] = &huma.MediaType{}
+	case path == detectDoor:
+		content["application/json"] = &huma.MediaType{Schema: object([]string{"detected_language", "language_code", "confidence"}, map[string]string{
+			"detected_language": huma.TypeString, "language_code": huma.TypeString, "confidence": huma.TypeNumber,
+		})}
+	case path == inferenceDoor:
+		content["application/json"] = &huma.MediaType{Schema: object([]string{"text"}, map[string]string{
+			"text": huma.TypeString, "task": huma.TypeString, "language": huma.TypeString, "duration": huma.TypeNumber, "segments": huma.TypeArray,
+			"detected_language": huma.TypeString, "detected_language_probability": huma.TypeNumber, "language_probabilities": huma.TypeObject,
+		})}
+		for _, kind := range []string{"text/plain", "text/vtt", "application/x-subrip"} {
+			content[kind] = &huma.MediaType{}
+		}
 	case strings.HasPrefix(path, "/api/v1/"):
 		content["text/event-stream"] = &huma.MediaType{}
 	default:

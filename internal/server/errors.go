@@ -31,7 +31,7 @@ type openAIError struct {
 // writeError answers with err in the dialect of the request's path.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := s.asFault(r.Context(), err)
-	code := statusOf(f)
+	code := statusAt(r.URL.Path, f)
 	unread := f.Kind == fault.TooLarge || f.Kind == fault.NoSpace || errors.As(err, new(unreadBody)) // the rest of the body is not worth reading
 	switch f.Kind {
 	case fault.Unauthorized:
@@ -82,11 +82,21 @@ func statusOf(f *fault.Error) int {
 	return f.Kind.Status()
 }
 
+// statusAt is statusOf, where the door at path has no other status for it.
+func statusAt(path string, f *fault.Error) int {
+	if bad := f.Kind == fault.BadInput || f.Kind == fault.Unsupported; bad && asrPath(path) {
+		return http.StatusUnprocessableEntity // FastAPI's, whatever is wrong with a request
+	}
+	return statusOf(f)
+}
+
 // errorBody is f as the door at path words it.
 func (s *Server) errorBody(path string, code int, f *fault.Error) any {
 	switch {
 	case strings.HasPrefix(path, "/v1/"):
 		return openAIBody(code, f)
+	case asrPath(path):
+		return asrBody(code, f)
 	case originalUpdatePath(path):
 		return s.originalError(f)
 	}

@@ -80,7 +80,7 @@ func (q *openAIRequest) renderer() renderer {
 			return enc.Encode(jsonAnswer{Text: t.Text(), Usage: usage(t), Logprobs: q.logprobsOf(tokens)})
 		}
 	case q.format.Streams():
-		out.lines = q.format
+		out.lines = streamed(q.format)
 	}
 	return out
 }

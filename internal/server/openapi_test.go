@@ -20,6 +20,8 @@ func doorList() map[string][]string {
 		"/api/v1/jobs": {"GET", "POST"}, "/api/v1/jobs/{id}": {"DELETE", "GET"}, "/api/v1/jobs/{id}/cancel": {"POST"},
 		"/api/v1/jobs/{id}/retry": {"POST"}, "/api/v1/jobs/{id}/transcript": {"GET"}, "/api/v1/jobs/{id}/events": {"GET"},
 
+		"/asr": {"POST"}, "/detect-language": {"POST"}, "/inference": {"POST"},
+
 		"/api/v1/updates": {"GET"}, "/api/v1/updates/events": {"GET"}, "/api/v1/updates/history": {"GET"}, "/api/v1/deployments": {"GET"},
 		"/api/v1/updates/check": {"POST"}, "/api/v1/updates/download": {"POST"}, "/api/v1/updates/apply": {"POST"}, "/api/v1/updates/rollback": {"POST"},
 		"/api/v1/updates/cancel": {"POST"}, "/api/v1/updates/restart": {"POST"}, "/api/v1/updates/last-restart": {"GET"}, "/api/v1/updates/policy": {"PUT"},
@@ -88,7 +90,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("/metrics answers %s", metrics)
 	}
 	for path, f := range map[string]form{"/v1/audio/transcriptions": transcriptionForm, "/v1/audio/translations": translationForm,
-		"/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {
+		"/asr": asrForm, "/detect-language": asrForm, "/inference": inferenceForm, "/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {
 		schema := doc.Paths[path]["post"].RequestBody.Content["multipart/form-data"].Schema
 		if schema.Properties[f.file].Format != "binary" || !slices.Contains(schema.Required, f.file) {
 			t.Errorf("%s does not document its recording: %+v", path, schema)

@@ -62,6 +62,7 @@ func (s *Server) Handler() http.Handler {
 	d.operators()
 	d.own()
 	d.jobs()
+	d.dialects()
 	d.updates()
 	d.originalUpdates()
 	router.Handler(http.MethodGet, "/", through("/", s.page))

@@ -155,11 +155,13 @@ func (r *rig) jobsInEachState(t *testing.T, url string) map[string]string {
 func asked(t *testing.T, url, method, path, body string) answered {
 	t.Helper()
 	switch {
+	case asrPath(path):
+		return post(t, url, recording("audio_file"))
 	case path == "/transcribe" || path == "/api/transcribe-live":
 		return post(t, url, recording("audio"))
 	case method == "POST" && path == "/api/v1/jobs":
 		return post(t, url, recording("file"))
-	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions":
+	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions" || path == inferenceDoor:
 		return post(t, url, recording("file"), part{name: "model", value: "whisper-1"})
 	}
 	return do(t, method, url, strings.NewReader(body), "Authorization", adminKey, "Content-Type", "application/json")

@@ -202,6 +202,10 @@ func (s *Server) count(job transcribe.Job, took time.Duration, result *transcrip
 		s.meter().failure(wordsOf(err))
 		return
 	}
+	if job.OnlyLanguage {
+		s.Log.Info("language detected", logging.Job, job.ID, "model", job.Model, "language", result.Language)
+		return
+	}
 	s.transcribed.Add(1)
 	s.meter().transcribedIn(took, result)
 	s.Log.Info("transcribed", logging.Job, job.ID, "model", job.Model, "language", result.Language,

@@ -56,6 +56,7 @@ type form struct {
 	file   string   // the field of the recording
 	fields []string // the others
 	many   []string // of those, the ones that may come more than once
+	bare   bool     // the recording is samples without a header, 16 kHz, mono, s16le
 }
 
 // receive reads a multipart form: the recording to the spool, streamed and
@@ -156,7 +157,7 @@ func multipartReader(r *http.Request) (*multipart.Reader, error) {
 func (s *Server) part(u *upload, f form, part *multipart.Part, limit int64) error {
 	name := part.FormName()
 	if name == f.file {
-		return s.spool(u, part, limit, name)
+		return s.spool(u, f, part, limit)
 	}
 	if !slices.Contains(f.fields, name) {
 		return unknownField(name, append([]string{f.file}, f.fields...))
@@ -189,7 +190,8 @@ func unknownField(name string, known []string) error {
 
 // spool streams a part to a file without a name. Its mode lets others read:
 // the decoder, a user of its own, opens it again through its descriptor.
-func (s *Server) spool(u *upload, part *multipart.Part, limit int64, field string) error {
+func (s *Server) spool(u *upload, f form, part *multipart.Part, limit int64) error {
+	field := f.file
 	if u.file != nil {
 		return fault.New(fault.BadInput, "repeated_field", "two recordings were sent").On(field).Try("send one recording a request")
 	}
@@ -199,7 +201,7 @@ func (s *Server) spool(u *upload, part *multipart.Part, limit int64, field strin
 	}
 	u.file, u.name = file, filepath.Base(part.FileName())
 	src := &source{r: part}
-	u.size, err = io.Copy(file, io.LimitReader(src, limit+1))
+	u.size, err = f.copy(file, src, limit+1)
 	switch {
 	case src.err != nil:
 		return s.readFault(src.err, field)

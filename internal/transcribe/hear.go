@@ -85,7 +85,7 @@ func (r *run) again(ctx context.Context, w audio.Window, pcm []float32, req engi
 	for _, next := range fallbacks(req) {
 		// A higher temperature makes words up where none were heard.
 		hotter := next.Temperature > req.Temperature
-		if best.flaw == fine || hotter && (best.flaw == wordless || best.flaw.mild()) {
+		if best.flaw == fine || hotter && (r.job.Steady || best.flaw == wordless || best.flaw.mild()) {
 			break
 		}
 		r.Log.Debug("window looks wrong; decoding it anew", "job", r.job.ID, "start", w.Start,

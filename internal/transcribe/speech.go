@@ -72,6 +72,9 @@ func (r *run) detect(ctx context.Context, file string) ([]audio.Span, error) {
 			return nil, err
 		}
 		spans = append(spans, found...)
+		if r.job.OnlyLanguage && enough(spans, part.End) {
+			break
+		}
 	}
 	return audio.Joined(spans, total), nil
 }

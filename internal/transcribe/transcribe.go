@@ -112,6 +112,18 @@ type Job struct {
 	PreviousText bool    `json:"previous_text,omitempty"` // the text of the window before is a prompt, too
 	EachLanguage bool    `json:"each_language,omitempty"` // detect the language of each window, not the first's alone
 
+	// Steady keeps what is decoded anew at the first temperature.
+	Steady bool `json:"steady,omitempty"`
+
+	// From and Until bound what is decoded; what is outside counts as silence, and
+	// times stay those of the recording. 0 = its start, its end.
+	From  time.Duration `json:"from_ns,omitempty"`
+	Until time.Duration `json:"until_ns,omitempty"`
+
+	// OnlyLanguage ends the job when the language of its first speech is known:
+	// the transcript has that and no segments. It stays Short, whatever its length.
+	OnlyLanguage bool `json:"only_language,omitempty"`
+
 	// Keep is told how far the job has come, and Resume how far it had come when
 	// it was interrupted; nil = nobody keeps it, and it begins anew.
 	Keep   Keeper  `json:"-"`
@@ -139,6 +151,10 @@ type Update struct {
 	Language string        // once it is known
 	Segments []transcript.Segment
 	Tokens   []engine.Token // of Segments, where the job asks for Logprobs
+
+	// LanguageProb is how sure the model is of Language, 0 to 1; 0 where nobody
+	// asked it.
+	LanguageProb float64
 }
 
 // Run does a job. observe is called from one goroutine, in order. When ctx
@@ -163,7 +179,11 @@ func (s *Service) Run(ctx context.Context, job Job, observe func(Update)) (*tran
 		return nil, err
 	}
 	r.observe(Update{Phase: Waiting, Done: r.done, Total: r.result.Duration})
-	if err := r.windows(ctx); err != nil {
+	work := r.windows
+	if job.OnlyLanguage {
+		work = r.language
+	}
+	if err := work(ctx); err != nil {
 		return nil, err
 	}
 	r.progress(r.result.Duration)
@@ -233,7 +253,7 @@ func (s *Service) decode(ctx context.Context, job Job, pcm *audio.PCMFile) (deco
 		return decode.Info{}, canceled(ctx)
 	}
 	defer give()
-	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, pcm)
+	return s.Decoder.Decode(ctx, job.Audio, decode.Limits{MaxDuration: s.Longest, Timeout: s.Timeout}, within(job, pcm))
 }
 
 // run is one job under way.
@@ -249,6 +269,7 @@ type run struct {
 	done    time.Duration  // of the recording, as was told
 	last    string         // text of the last segment that has any
 	prompt  string         // text of the window before, where it can be believed
+	sure    float64        // of the language that was last detected, 0 to 1
 
 	detected bool // a detector says where speech is; else it is what is loud
 }
@@ -262,7 +283,7 @@ func (r *run) progress(done time.Duration) {
 		return
 	}
 	r.done = done
-	r.observe(Update{Phase: Recognising, Done: done, Total: r.result.Duration, Language: r.result.Language})
+	r.observe(Update{Phase: Recognising, Done: done, Total: r.result.Duration, Language: r.result.Language, LanguageProb: r.sure})
 }
 
 // window decodes one window and appends its segments.
@@ -321,6 +342,9 @@ func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine
 		}
 	})
 	h.language = done.Language
+	if req.Language == "" {
+		r.sure = done.LanguageProb
+	}
 	if err == nil {
 		r.took(time.Since(started))
 		if !loading.IsZero() {
@@ -390,7 +414,7 @@ func (r *run) add(w audio.Window, h heard) error {
 	}
 	r.observe(Update{
 		Phase: Recognising, Done: w.End, Total: r.result.Duration,
-		Language: r.result.Language, Segments: fresh, Tokens: tokens,
+		Language: r.result.Language, LanguageProb: r.sure, Segments: fresh, Tokens: tokens,
 	})
 	return nil
 }

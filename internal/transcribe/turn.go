@@ -18,7 +18,7 @@ const shortRecording = 30 * time.Second
 
 // classify takes what is long for long.
 func (r *run) classify() {
-	if r.job.Class == schedule.Short && r.result.Duration > shortRecording {
+	if r.job.Class == schedule.Short && r.result.Duration > shortRecording && !r.job.OnlyLanguage {
 		r.job.Class = schedule.Long
 	}
 }

@@ -25,13 +25,13 @@ func (j *Joiner) Add(s Segment) string {
 	text := j.tail + s.Text
 	whole := len(text) - incomplete(text)
 	j.tail = text[whole:]
-	return j.give(clean(text[:whole]))
+	return j.give(Clean(text[:whole]))
 }
 
 // Close gives what was held back and belongs to the text: nothing, unless the
 // last character is cut off.
 func (j *Joiner) Close() string {
-	rest := j.give(clean(j.tail))
+	rest := j.give(Clean(j.tail))
 	*j = Joiner{}
 	return rest
 }
@@ -66,8 +66,9 @@ func incomplete(text string) int {
 	return 0
 }
 
-// clean is text as Joiner describes it.
-func clean(text string) string {
+// Clean is text as Joiner describes it: without what is no text, but with the
+// white space at its ends.
+func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t' || !unicode.IsControl(r):

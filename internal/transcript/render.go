@@ -119,7 +119,7 @@ func verboseWords(segments []Segment) []verboseWord {
 	words := []verboseWord{}
 	for _, s := range segments {
 		for _, w := range s.Words {
-			if text := oneLine(clean(w.Text)); text != "" {
+			if text := oneLine(Clean(w.Text)); text != "" {
 				start, end := span(w.Start, w.End)
 				words = append(words, verboseWord{text, seconds(start), seconds(end)})
 			}
@@ -139,7 +139,7 @@ func verboseSegments(segments []Segment) []verboseSegment {
 			Seek:             int64(max(0, s.Start) / (10 * time.Millisecond)),
 			Start:            seconds(start),
 			End:              seconds(end),
-			Text:             clean(s.Text),
+			Text:             Clean(s.Text),
 			Tokens:           append([]int{}, s.Tokens...),
 			Temperature:      s.Temperature,
 			AvgLogProb:       s.AvgLogProb,

@@ -94,7 +94,7 @@ func (s *Streamer) write(text string) error {
 // cue is seg as a format with times for each segment has it, "" for one
 // without text.
 func (s *Streamer) cue(seg Segment) string {
-	text := strings.TrimSpace(clean(seg.Text))
+	text := strings.TrimSpace(Clean(seg.Text))
 	if text == "" {
 		return ""
 	}
@@ -127,7 +127,7 @@ func wordRows(seg Segment) string {
 	}
 	var b strings.Builder
 	for _, w := range words {
-		if text := oneLine(clean(w.Text)); text != "" {
+		if text := oneLine(Clean(w.Text)); text != "" {
 			start, end := span(w.Start, w.End)
 			fmt.Fprintf(&b, "%d\t%d\t%.4f\t%s\n", start, end, w.Prob, text)
 		}

@@ -1,7 +1,8 @@
 // Package conformance is the proof that clients made for OpenAI's API work
 // against a running appliance: its official libraries, unmodified, from npm
-// (openai.test.mjs) and for Go (openai_test.go), and fifty bad requests that
-// each must get their own status and message (badinput_test.go). It trusts
+// (openai.test.mjs) and for Go (openai_test.go); that the doors of other servers
+// give the same text (dialects_test.go); and that bad requests each get their
+// own status and message (badinput_test.go, baddialects_test.go). It trusts
 // nothing that the appliance says about itself, and writes into temporary
 // directories alone. "make conformance" starts an appliance and runs it all.
 //

@@ -127,9 +127,15 @@ func (b bad) read(t *testing.T, a answer) refusal {
 		}
 		return refusal{e.Error.Message, e.Error.Type, deref(e.Error.Param), deref(e.Error.Code)}
 	}
-	var e struct{ Error, Hint string }
+	var e struct {
+		Error, Hint string
+		Detail      any // FastAPI's
+	}
 	if err := json.Unmarshal(a.body, &e); err != nil {
 		t.Fatalf("no error object: %.300s", a.body)
+	}
+	if _, list := e.Detail.([]any); b.isASR() && (e.Detail == nil || list != (a.status == 422)) {
+		t.Errorf("detail is not as FastAPI has it: %.300s", a.body)
 	}
 	return refusal{message: strings.TrimSpace(e.Error + " " + e.Hint)}
 }
@@ -201,7 +207,7 @@ func TestBadInputs(t *testing.T) {
 	server := process(setting(t, "WA_PID"))
 	ref := reference(t)
 	var table []bad
-	for _, part := range [][]bad{badFields(ref), badBodies(ref), badFiles(), overLimit(limit), badRoutes(ref)} {
+	for _, part := range [][]bad{badFields(ref), badBodies(ref), badFiles(), overLimit(limit), badRoutes(ref), badDialects(ref, limit)} {
 		table = append(table, part...)
 	}
 	if len(table) < 50 {

@@ -77,7 +77,7 @@ var layers = []struct{ pkg, may string }{
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors " +
-		"github.com/prometheus/client_golang/prometheus/promhttp golang.org/x/sys/unix internal/api internal/auth internal/component internal/config " +
+		"github.com/prometheus/client_golang/prometheus/promhttp golang.org/x/sys/unix internal/api internal/audio internal/auth internal/component internal/config " +
 		"internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/job internal/logging " +
 		"internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog internal/work"},
 
