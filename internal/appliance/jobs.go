@@ -63,6 +63,7 @@ func (j *Jobs) Open(ctx context.Context) error {
 		Store: job.NewStore(db, job.Options{}), Service: j.Service, Self: self,
 		Dir: recordings, Proc: j.Paths.Proc, Lock: filepath.Join(j.Paths.State, "jobs.lock"), Log: j.Log,
 		AtOnce: func() int { return j.Config().Jobs.AtOnce },
+		Most:   func() int { return j.Config().Jobs.Most },
 		Limits: func() job.Limits {
 			c := j.Config().Jobs
 			return job.Limits{Age: c.Keep, Jobs: c.KeepMost, Bytes: int64(c.Disk)}

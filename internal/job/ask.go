@@ -133,6 +133,20 @@ func (s *Store) Count(ctx context.Context) (of map[State]int, err error) {
 	return of, err
 }
 
+// Recordings is how many bytes the recordings of all jobs take, and those of jobs
+// that have ended.
+func (s *Store) Recordings(ctx context.Context) (all, ended int64, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM jobs WHERE media <> ''").Scan(&all); err != nil {
+			return err
+		}
+		k, err := kept(ctx, tx)
+		ended = k.bytes
+		return err
+	})
+	return all, ended, err
+}
+
 // Cancel stops a job: at once where nobody works on it, else its worker is told
 // with its next window or heartbeat. Canceling it again changes nothing.
 //

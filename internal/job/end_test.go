@@ -180,6 +180,27 @@ func TestDeleteAndMedia(t *testing.T) {
 	})
 }
 
+func TestRecordings(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		want := func(all, ended int64) {
+			t.Helper()
+			if a, e, err := s.Recordings(ctx); err != nil || a != all || e != ended {
+				t.Errorf("%d bytes, %d of them of ended jobs, %v; want %d and %d", a, e, err, all, ended)
+			}
+		}
+		want(0, 0)
+		s.add(t, New{Media: "a", Bytes: 100})
+		done := s.add(t, New{Media: "b", Bytes: 1 << 40, Claim: w}).ID
+		want(1<<40+100, 0)
+		must(t, s.Finish(ctx, done, w, nil))
+		want(1<<40+100, 1<<40)
+		_, err := s.DropMedia(ctx, done)
+		must(t, err)
+		want(100, 0)
+	})
+}
+
 func TestExpire(t *testing.T) {
 	// Ten jobs of 10 bytes that ended an hour apart, the last one now; number 3
 	// has no recording any more; and two that have not ended.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
@@ -60,6 +61,9 @@ func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err 
 	if err != nil {
 		return job.Job{}, false, err
 	}
+	if err := d.admit(ctx, n); err != nil {
+		return job.Job{}, false, err
+	}
 	if n.Media == "" {
 		if n.Media, err = d.keep(w.Job.Audio); err != nil {
 			return job.Job{}, false, err
@@ -71,6 +75,55 @@ func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err 
 	}
 	token(d.arrived)
 	return j, false, nil
+}
+
+// waitAgain is when to come again with a job that found no place: places become
+// free as jobs are done, which nobody can foretell.
+const waitAgain = time.Minute
+
+// admit refuses a job that there is no place for. One whose key leads to a job
+// that is there needs none, but that is not known yet, and it may come again.
+func (d *Desk) admit(ctx context.Context, n job.New) error {
+	if d.Most != nil {
+		count, err := d.Store.Count(ctx)
+		if err != nil {
+			return err
+		}
+		if waiting := count[job.Queued]; waiting >= d.Most() {
+			f := fault.New(fault.Busy, "queue_full", "%d jobs wait already; no more are taken", waiting).
+				Try("send it again in %.0f s, or raise [jobs] most", waitAgain.Seconds())
+			f.After = waitAgain
+			return f
+		}
+	}
+	return d.makeRoom(ctx, n.Bytes)
+}
+
+// makeRoom sees to it that a recording finds room beside those that are there:
+// those of jobs that have ended go, the oldest first.
+func (d *Desk) makeRoom(ctx context.Context, bytes int64) error {
+	if d.Limits == nil || d.Limits().Bytes <= 0 {
+		return nil
+	}
+	limit := d.Limits().Bytes
+	for {
+		all, ended, err := d.Store.Recordings(ctx)
+		over := all + bytes - limit
+		switch {
+		case err != nil || over <= 0:
+			return err
+		case over > ended:
+			return fault.New(fault.NoSpace, "jobs_full", "the recordings of jobs take %s of the %s that they may, and this one has %s",
+				fault.Bytes(all), fault.Bytes(limit), fault.Bytes(bytes)).Try("wait until some are done, or raise [jobs] disk")
+		}
+		removed, err := d.Store.Expire(ctx, job.Limits{Bytes: max(ended-over, 1)})
+		for _, r := range removed {
+			err = errors.Join(err, d.remove(r.Media))
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Do transcribes for somebody who waits. With a key it is a job like others,

@@ -36,7 +36,8 @@ type Desk struct {
 	Log     *slog.Logger
 
 	AtOnce func() int        // how many jobs are done at once, beside requests; nil = 4
-	Limits func() job.Limits // what is kept of jobs that have ended; nil = all
+	Most   func() int        // how many may wait; nil = any number
+	Limits func() job.Limits // what is kept; Bytes bounds the recordings of all jobs. nil = all
 
 	mu      sync.Mutex
 	live    map[string]*active // jobs that are done here

@@ -349,6 +349,35 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// TestPlaces: what there is no place for is refused, and jobs that have failed
+// make room for new ones.
+func TestPlaces(t *testing.T) {
+	r := newRig(t)
+	r.Limits = func() job.Limits { return job.Limits{Bytes: 10} }
+	r.Most = func() int { return 2 }
+	failed := r.submit(t, r.wish(t, "a", "33333"))
+	if _, err := r.Cancel(t.Context(), failed.ID); err != nil {
+		t.Fatal(err)
+	}
+	first := r.submit(t, r.wish(t, "a", "3333"))
+	_, _, err := r.Submit(t.Context(), r.wish(t, "a", "3333333"))
+	wantFault(t, err, fault.NoSpace, "jobs_full")
+	if _, err := r.Store.Get(t.Context(), failed.ID); err != nil {
+		t.Errorf("one went in vain: %v", err)
+	}
+	r.submit(t, r.wish(t, "a", "333333"))
+	if _, err := r.Store.Get(t.Context(), failed.ID); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("the one that has ended is still there: %v", err)
+	}
+	_, _, err = r.Submit(t.Context(), r.wish(t, "a", ""))
+	wantFault(t, err, fault.Busy, "queue_full")
+	if n := r.recordings(t); n != 2 {
+		t.Errorf("%d recordings, want those of two jobs", n)
+	}
+	r.start(t)
+	r.await(t, first.ID, job.Done)
+}
+
 // TestTidy removes jobs that are too many with their recordings, and recordings
 // without a job once they are old.
 func TestTidy(t *testing.T) {
