@@ -12,12 +12,12 @@ import (
 )
 
 // laneNice is added to the nice value of the threads that compute for the long
-// lane. The scheduler then gives them a tenth of a core that both lanes want; at
-// 19 it would be a seventieth, and the long lane stand still beside a busy short
-// one. A clip of 3 s on two cores with tiny, 20 times, the least of them: 133 ms alone;
+// lane. The scheduler then gives them a quarter of a core that both lanes want. A
+// clip of 3 s on two cores with tiny, 20 times, the least of them: 133 ms alone;
 // beside windows of 30 s 226 to 242 ms at 0, 180 to 194 ms at 5, 178 ms at 10
-// (BenchmarkShortBesideLong of package whisper).
-const laneNice = 10
+// (BenchmarkShortBesideLong of package whisper). More would gain little there,
+// and have every other program of the machine stop long recordings.
+const laneNice = 5
 
 // nicest is the largest nice value there is.
 const nicest = 19

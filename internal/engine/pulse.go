@@ -14,7 +14,7 @@ const (
 )
 
 // slowest is how much longer the long lane may take for the same while the
-// short one works: at laneNice its threads get a tenth of a core that is wanted
+// short one works: at laneNice its threads get a quarter of a core that is wanted
 // by both.
 const slowest = 10
 

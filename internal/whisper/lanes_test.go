@@ -191,14 +191,14 @@ func TestLanesThreads(t *testing.T) {
 	for _, tc := range []struct {
 		lane engine.Lane
 		nice int
-	}{{engine.LaneLong, base + 10}, {engine.LaneShort, base}, {engine.LaneLong, base + 10}} {
+	}{{engine.LaneLong, base + 5}, {engine.LaneShort, base}, {engine.LaneLong, base + 5}} {
 		by, workers := spent(t, func() {
 			if _, err := p.decode(t.Context(), c, tc.lane); err != nil {
 				t.Fatal(err)
 			}
 		})
 		t.Logf("lane %q: %v hundredths of a second by nice value, %v threads", tc.lane, by, workers)
-		other := base + base + 10 - tc.nice
+		other := base + base + 5 - tc.nice
 		if by[tc.nice] < 20 || 10*by[other] > by[tc.nice] || workers[tc.nice] != 2 || workers[other] != 0 {
 			t.Errorf("lane %q: two threads of nice %d should have done it: %v, %v", tc.lane, tc.nice, by, workers)
 		}
