@@ -33,10 +33,9 @@ const (
 	engine = `/opt/whisper-appliance/current/bin/whisper-appliance-engine`
 )
 
-// stateMount changes the state directory as the server sees it.
-func stateMount(option string) string {
-	return `nsenter -t "$(systemctl show --value -p MainPID whisper-appliance.service)" --mount \
-		mount -o remount,bind,` + option + ` /var/lib/whisper-appliance`
+// asServer runs a command with the file systems as the server sees them.
+func asServer(command string) string {
+	return `nsenter -t "$(systemctl show --value -p MainPID whisper-appliance.service)" --mount sh -c '` + command + `'`
 }
 
 var parts = map[string]part{
@@ -54,7 +53,10 @@ var parts = map[string]part{
 		mends:  `mv /srv/e2e/away ` + engine},
 	"full disk": {name: "spool", refused: 507, breaks: fullSpool, mends: emptySpool},
 	"read-only state": {name: "state", refused: 503, critical: true,
-		breaks: stateMount("ro"), mends: stateMount("rw")},
+		// Over itself: the server has files in it open for writing, which no mount
+		// that is turned read-only may have.
+		breaks: asServer(`mount --bind /var/lib/whisper-appliance /var/lib/whisper-appliance && mount -o remount,bind,ro /var/lib/whisper-appliance`),
+		mends:  asServer(`umount -l /var/lib/whisper-appliance`)},
 	"no bus": {name: "systemd", refused: 200,
 		breaks: `systemctl stop dbus.socket dbus.service`,
 		mends:  `systemctl start dbus.socket`},
