@@ -376,7 +376,7 @@ func TestNobodyIsThere(t *testing.T) {
 	for how, want := range map[string]int{"deploy": exitOK, "deploy --json": exitOK, "rollback": exitNoInput} {
 		for _, closed := range []string{"pipe", "all"} {
 			c := exec.Command(os.Args[0], "-test.run=^TestNobodyIsThere$")
-			c.Env = append(os.Environ(), "UPDATER_TEST_NOBODY="+how, "UPDATER_TEST_CLOSED="+closed)
+			c.Env = append(os.Environ(), "UPDATER_TEST_NOBODY="+how, "UPDATER_TEST_CLOSED="+closed, "TMPDIR="+t.TempDir()) // it cleans up nothing
 			r, w, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
