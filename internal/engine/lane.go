@@ -12,12 +12,13 @@ import (
 )
 
 // laneNice is added to the nice value of the threads that compute for the long
-// lane. The scheduler then gives them a quarter of a core that both lanes want. A
+// lane: enough for the short one's to go first where both wake up, and no more. A
 // clip of 3 s on two cores with tiny, 20 times, the least of them: 133 ms alone;
 // beside windows of 30 s 226 to 242 ms at 0, 180 to 194 ms at 5, 178 ms at 10
-// (BenchmarkShortBesideLong of package whisper). More would gain little there,
-// and have every other program of the machine stop long recordings.
-const laneNice = 5
+// (BenchmarkShortBesideLong of package whisper). But the threads of a window wait
+// for each other hundreds of times: at 5, beside a short lane that never rests
+// and a busy server, a recording of 36 s took more than 30 s, at 10 more than 48.
+const laneNice = 1
 
 // nicest is the largest nice value there is.
 const nicest = 19

@@ -374,7 +374,7 @@ func TestLanesThreads(t *testing.T) {
 	}
 	base := 20 - inverse
 	for range 2 {
-		for lane, want := range map[engine.Lane]int{engine.LaneLong: min(base+5, 19), engine.LaneShort: base} {
+		for lane, want := range map[engine.Lane]int{engine.LaneLong: min(base+1, 19), engine.LaneShort: base} {
 			if got, err := window(t.Context(), c, lane, "m.bin", "nice"); err != nil || got != strconv.Itoa(want) {
 				t.Errorf("lane %q: nice value %q, want %q; %v", lane, got, strconv.Itoa(want), err)
 			}

@@ -14,8 +14,8 @@ const (
 )
 
 // slowest is how much longer the long lane may take for the same while the
-// short one works: at laneNice its threads get a quarter of a core that is wanted
-// by both.
+// short one works: its threads get less than half of a core that both want, and
+// wait for each other.
 const slowest = 10
 
 // pulse is a lane's signs of life while it decodes. Each lane has its own: two
