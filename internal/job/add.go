@@ -20,6 +20,7 @@ type New struct {
 	Key         string    // idempotency key, at most 255 bytes; "" = none
 	Digest      string    // of the request, to tell whether it is the same again
 	Name        string
+	Model       string
 	Media       string
 	MediaSHA256 string
 	Bytes       int64
@@ -95,9 +96,9 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, id string, n
 		state, attempts, started, until = Running, 1, now.wall, s.until(now)
 	}
 	return scan(tx.QueryRowContext(ctx, `INSERT INTO jobs (id, owner, class, state, created, queued, started, deadline, idempotency_key, digest,
-			name, media, media_sha256, bytes, duration_ns, request, attempts, instance, worker, lease_until)
-		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+			name, media, media_sha256, bytes, duration_ns, request, attempts, instance, worker, lease_until, model)
+		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		ON CONFLICT DO NOTHING RETURNING `+columns,
 		id, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
-		n.Name, n.Media, n.MediaSHA256, n.Bytes, int64(n.Duration), string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until), true)
+		n.Name, n.Media, n.MediaSHA256, n.Bytes, int64(n.Duration), string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model)), true)
 }

@@ -147,6 +147,15 @@ func (s *Store) Recordings(ctx context.Context) (all, ended int64, err error) {
 	return all, ended, err
 }
 
+// Waiting is how many of an owner's jobs wait, and how many of all.
+func (s *Store) Waiting(ctx context.Context, owner string) (mine, all int, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(CASE WHEN owner = $1 THEN 1 ELSE 0 END), 0), count(*)
+			FROM jobs WHERE state = 'queued'`, plain(owner)).Scan(&mine, &all)
+	})
+	return mine, all, err
+}
+
 // Cancel stops a job: at once where nobody works on it, else its worker is told
 // with its next window or heartbeat. Canceling it again changes nothing.
 //
@@ -187,7 +196,7 @@ func (s *Store) Retry(ctx context.Context, id string) (j Job, err error) {
 		if err := s.retryable(ctx, tx, j); err != nil {
 			return err
 		}
-		j, err = scan(tx.QueryRowContext(ctx, `UPDATE jobs SET state = 'queued', queued = $2, ended = 0, deadline = 0, cancel_asked = 0, lease_until = 0, failure = ''
+		j, err = scan(tx.QueryRowContext(ctx, `UPDATE jobs SET state = 'queued', queued = $2, ended = 0, deadline = 0, cancel_asked = 0, lease_until = 0, failure = '', crashes = 0
 			WHERE id = $1 RETURNING `+columns, id, now.wall), true)
 		return err
 	})

@@ -17,7 +17,7 @@ const effective = `CASE WHEN CAST($1 AS BIGINT) < queued THEN class
 	ELSE class + (CAST($1 AS BIGINT) - queued) / CAST($2 AS BIGINT) END`
 
 // Claim leases the next job to w: one that is queued, or whose worker's lease
-// has run out. Only jobs of the classes count, of all where none is named.
+// has run out; one of w's own is not lost because w was held up. Only jobs of the classes count, of all where none is named.
 // Nobody else gets the same job. found is false where there is none.
 func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
 	args := []any{w.Instance, w.ID}
@@ -53,10 +53,11 @@ func (s *Store) claim() string {
 			SELECT owner AS who, count(*) AS running FROM jobs WHERE state = 'running' AND lease_until > $3 GROUP BY owner
 		), best AS (
 			SELECT id FROM jobs LEFT JOIN busy ON who = owner
-			WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $3)) AND class IN ($7, $8, $9, $10)
+			WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $3 AND worker <> $6)) AND class IN ($7, $8, $9, $10)
 			ORDER BY ` + effective + ` DESC, COALESCE(running, 0), queued, id LIMIT 1 ` + skip + `
 		)
 		UPDATE jobs SET state = 'running', instance = $5, worker = $6, lease_until = $4, attempts = attempts + 1,
+			crashes = crashes + CASE WHEN state = 'running' THEN 1 ELSE 0 END,
 			started = CASE WHEN started = 0 THEN CAST($1 AS BIGINT) ELSE started END
 		WHERE id IN (SELECT id FROM best) RETURNING ` + columns
 }
@@ -90,7 +91,7 @@ func overdue() error {
 // Freed is how many there were.
 func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		n, err := affected(ctx, tx, `UPDATE jobs SET state = 'queued', lease_until = 0
+		n, err := affected(ctx, tx, `UPDATE jobs SET state = 'queued', lease_until = 0, crashes = crashes + 1
 			WHERE state = 'running' AND worker <> $2 AND instance = $1`, w.Instance, w.ID)
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package job
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -176,6 +177,73 @@ func TestDeleteAndMedia(t *testing.T) {
 		}
 		if all, err := s.List(ctx, Filter{Everyone: true}); err != nil || len(all) != 1 || all[0].ID != third {
 			t.Errorf("%v, %v", all, err)
+		}
+	})
+}
+
+// TestCrashes counts the workers that went without a word, up to the next window.
+func TestCrashes(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		c := newClock()
+		s := p.store(t, Options{Now: c.now, Lease: time.Minute})
+		id := s.add(t, New{}).ID
+		want := func(n int) {
+			t.Helper()
+			if j := s.got(t, id); j.Crashes != n {
+				t.Errorf("%d crashes, want %d", j.Crashes, n)
+			}
+		}
+		first := NewWorker("host")
+		s.claimed(t, first)
+		must(t, s.Requeue(ctx, id, first))
+		want(0)
+		s.claimed(t, first)
+		second := NewWorker("host")
+		if _, err := s.Free(ctx, second); err != nil {
+			t.Fatal(err)
+		}
+		want(1)
+		s.claimed(t, second)
+		c.advance(2 * time.Minute)
+		if _, found, err := s.Claim(ctx, second); found || err != nil {
+			t.Errorf("it claims what it holds: %v", err)
+		}
+		third := NewWorker("other")
+		s.claimed(t, third)
+		want(2)
+		_, err := s.Window(ctx, id, third, window(0), "")
+		must(t, err)
+		want(0)
+	})
+}
+
+func TestDrop(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		id := s.add(t, New{Claim: w}).ID
+		_, err := s.Window(ctx, id, w, window(0), "")
+		must(t, err)
+		if err := s.Drop(ctx, id, NewWorker("host")); !errors.Is(err, ErrLost) {
+			t.Errorf("another worker drops it: %v", err)
+		}
+		must(t, s.Drop(ctx, id, w))
+		if _, err := s.Get(ctx, id); fault.KindOf(err) != fault.NotFound {
+			t.Errorf("it is still there: %v", err)
+		}
+	})
+}
+
+func TestWaiting(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s := p.store(t, Options{})
+		for _, owner := range []string{"ann", "ann", "bob"} {
+			s.add(t, New{Owner: owner})
+		}
+		s.add(t, New{Owner: "ann", Claim: NewWorker("host")})
+		for owner, want := range map[string]int{"ann": 2, "bob": 1, "": 0} {
+			if mine, all, err := s.Waiting(ctx, owner); err != nil || mine != want || all != 3 {
+				t.Errorf("%q: %d of %d, %v", owner, mine, all, err)
+			}
 		}
 	})
 }

@@ -90,6 +90,7 @@ type Job struct {
 	Digest string // of the request that came with the key
 
 	Name        string // the upload's, for people
+	Model       string // that is asked for, for people
 	Media       string // file of the recording, relative; "" once it was deleted
 	MediaSHA256 string
 	Bytes       int64
@@ -105,6 +106,7 @@ type Job struct {
 	WindowsTotal int           // 0 = not known yet
 	Covered      time.Duration // end of the last window that is stored
 	Attempts     int           // how often it was claimed
+	Crashes      int           // how often its worker went without a word, since a window was last stored
 	Canceling    bool          // a cancel was asked for, and its worker has yet to see it
 
 	Worker     string // who works on it, or was the last to

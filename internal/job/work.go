@@ -63,7 +63,7 @@ func (s *Store) Plan(ctx context.Context, id string, w Worker, p Plan) (cancelin
 // off at the very end: ErrStored, when it is stored again, is then good news.
 func (s *Store) Window(ctx context.Context, id string, w Worker, v Window, language string) (canceling bool, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		canceling, err = s.renew(ctx, tx, id, w, `lease_until = $3, windows_done = windows_done + 1,
+		canceling, err = s.renew(ctx, tx, id, w, `lease_until = $3, windows_done = windows_done + 1, crashes = 0,
 			done_ns = CASE WHEN done_ns < CAST($4 AS BIGINT) THEN $4 ELSE done_ns END,
 			language = CASE WHEN CAST($5 AS TEXT) = '' THEN language ELSE $5 END`, s.until(now), int64(v.End), plain(language))
 		if err != nil {
@@ -77,6 +77,18 @@ func (s *Store) Window(ctx context.Context, id string, w Worker, v Window, langu
 		return err
 	})
 	return canceling, err
+}
+
+// Drop removes a job that w holds, with all that belongs to it but the file of
+// its recording: it was somebody's own, who waits for it no more.
+func (s *Store) Drop(ctx context.Context, id string, w Worker) error {
+	return s.change(ctx, func(tx *sql.Tx, _ moment) error {
+		n, err := affected(ctx, tx, "DELETE FROM jobs"+held, plain(id), w.ID)
+		if err == nil && n == 0 {
+			return fmt.Errorf("job %s: %w", id, ErrLost)
+		}
+		return err
+	})
 }
 
 // Finish ends a job with its result. It is done even where a cancel was asked

@@ -6,30 +6,45 @@ import (
 	"time"
 )
 
-// ageing is how long an owner's windows of a class wait until they count as one
-// class higher, at most as Short. It begins anew with each that is decoded, or
-// many jobs would bring an owner more than few.
-const ageing = time.Minute
+// rank orders who waits, across the classes. Who has waited too long goes before
+// everybody but who speaks just now.
+type rank int
 
-// rank is t's class, raised by its waiting.
-func (q *Queue) rank(t *Turn, now time.Time) Class {
+const (
+	overdue rank = rank(Short) + 1
+	live    rank = overdue + 1
+)
+
+// ageing is how long nobody of a class may be served until those who wait in it
+// count as one rank higher, at most as overdue. Within a class it changes nothing:
+// there, who waits long does so because he had much. Without it a stream of short
+// recordings would be the end of a long one.
+func ageing(c Class) time.Duration {
+	if c == Background {
+		return 20 * time.Second
+	}
+	return 5 * time.Second
+}
+
+// rank is that of t's class, raised by its waiting.
+func (q *Queue) rank(t *Turn, now time.Time) rank {
 	class := t.ask.Class
-	if class >= Short {
-		return class
+	if class == Live {
+		return live
 	}
 	since := t.asked
-	if last := q.owners.accounts[t.ask.Owner].last[class]; last.After(since) {
+	if last := q.served[class]; last.After(since) {
 		since = last
 	}
-	return min(Short, class+Class(now.Sub(since)/ageing))
+	return min(overdue, rank(class)+rank(now.Sub(since)/ageing(class)))
 }
 
 // inOrder lists who waits, the next one first; mu is held.
 func (q *Queue) inOrder(now time.Time) []*Turn {
 	list := slices.Clone(q.waiting)
 	slices.SortStableFunc(list, func(a, b *Turn) int {
-		aOwner, aJob := q.served(a.ask, now)
-		bOwner, bJob := q.served(b.ask, now)
+		aOwner, aJob := q.shares(a.ask, now)
+		bOwner, bJob := q.shares(b.ask, now)
 		return cmp.Or(cmp.Compare(q.rank(b, now), q.rank(a, now)), cmp.Compare(aOwner, bOwner), cmp.Compare(aJob, bJob))
 	})
 	return list
@@ -47,8 +62,7 @@ func (q *Queue) dispatch() {
 func (q *Queue) grant(now time.Time) bool {
 	for _, t := range q.inOrder(now) {
 		if q.loaded.other(t.ask.Model) {
-			if wait := q.stays(t, now); wait > 0 {
-				q.wakeAfter(wait)
+			if q.stays(t, now) > 0 { // the end of a turn with that model looks again
 				continue
 			}
 			if q.busy() {
@@ -73,7 +87,8 @@ func (q *Queue) begin(t *Turn, lane Lane, now time.Time) {
 	if t.ask.Class >= Short && !q.twoLanes(t.ask.Model) {
 		q.shorts = now
 	}
-	q.began(t.ask, now)
+	q.served[t.ask.Class] = now
+	q.began(t.ask)
 	t.lane, t.began = lane, now
 	q.running[lane] = t
 	close(t.ready)
@@ -115,7 +130,7 @@ const (
 // stays is how long the model in memory stays before t may have its own. Where
 // nobody else needs it, it does not.
 func (q *Queue) stays(t *Turn, now time.Time) time.Duration {
-	most, needed := Background, false
+	most, needed := rank(Background), false
 	for _, other := range slices.Concat(q.waiting, q.running[:]) {
 		if other != nil && !q.loaded.other(other.ask.Model) {
 			most, needed = max(most, q.rank(other, now)), true
@@ -129,16 +144,4 @@ func (q *Queue) stays(t *Turn, now time.Time) time.Duration {
 		factor = stayForUrgent
 	}
 	return factor*q.loaded.took - now.Sub(q.loaded.since)
-}
-
-// wakeAfter has dispatch look again.
-func (q *Queue) wakeAfter(d time.Duration) {
-	if q.alarm != nil {
-		q.alarm.Stop()
-	}
-	q.alarm = time.AfterFunc(d, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.dispatch()
-	})
 }

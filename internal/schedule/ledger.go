@@ -14,8 +14,7 @@ type ledger struct {
 // account is that of an owner, with those of the owner's jobs, or of a job.
 type account struct {
 	served time.Duration
-	open   int                // turns and who waits for one
-	last   [classes]time.Time // when a window of each class was begun
+	open   int // turns and who waits for one
 	jobs   ledger
 }
 
@@ -63,23 +62,23 @@ func (l *ledger) leave(name string) *account {
 // enter, began, charge and leave are those of an ask's owner and job.
 func (q *Queue) enter(ask Ask) { q.owners.enter(ask.Owner).jobs.enter(ask.Job) }
 
-func (q *Queue) began(ask Ask, now time.Time) {
-	owner := q.owners.began(ask.Owner)
-	owner.last[ask.Class] = now
-	owner.jobs.began(ask.Job)
-}
+func (q *Queue) began(ask Ask) { q.owners.began(ask.Owner).jobs.began(ask.Job) }
 
 func (q *Queue) charge(ask Ask, took time.Duration) {
 	owner := q.owners.accounts[ask.Owner]
 	owner.served += took
-	owner.jobs.accounts[ask.Job].served += took
+	job := owner.jobs.accounts[ask.Job]
+	job.served += took
+	// New jobs begin where this one ends: each short recording is one, and in
+	// all they have had as much as the long one beside them.
+	owner.jobs.clock = max(owner.jobs.clock, job.served)
 }
 
 func (q *Queue) leave(ask Ask) { q.owners.leave(ask.Owner).jobs.leave(ask.Job) }
 
-// served is the engine's time that the owner and the job have had, that of the
+// shares are the engine's time that the owner and the job have had, that of the
 // turns under way included.
-func (q *Queue) served(ask Ask, now time.Time) (owner, job time.Duration) {
+func (q *Queue) shares(ask Ask, now time.Time) (owner, job time.Duration) {
 	account := q.owners.accounts[ask.Owner]
 	owner, job = account.served, account.jobs.accounts[ask.Job].served
 	for _, t := range q.running {

@@ -13,10 +13,7 @@ import (
 func (q *Queue) Enter(owner string) (leave func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	total := 0
-	for _, n := range q.inside {
-		total += n
-	}
+	total := q.total()
 	switch {
 	case full(q.Most, total):
 		return nil, q.refused(fault.New(fault.Busy, "queue_full", "%d recordings are being transcribed or wait for it; no more are taken at once", total))
@@ -39,7 +36,10 @@ func full(most func() int, n int) bool {
 func (q *Queue) Inside() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	total := 0
+	return q.total()
+}
+
+func (q *Queue) total() (total int) {
 	for _, n := range q.inside {
 		total += n
 	}
@@ -50,10 +50,7 @@ func (q *Queue) Inside() int {
 func (q *Queue) left(owner string, took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	total := 0
-	for _, n := range q.inside {
-		total += n
-	}
+	total := q.total()
 	if q.inside[owner]--; q.inside[owner] == 0 {
 		delete(q.inside, owner)
 	}

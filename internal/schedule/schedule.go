@@ -73,9 +73,9 @@ type Queue struct {
 	oneLane time.Time // until then there is no room for the second
 	shorts  time.Time // when one last was in the lane of all
 	owners  ledger
-	inside  map[string]int // recordings by owner
-	pace    time.Duration  // between two places that become free
-	alarm   *time.Timer    // when the model may be changed
+	served  [classes]time.Time // when one of each class last had a turn
+	inside  map[string]int     // recordings by owner
+	pace    time.Duration      // between two places that become free
 }
 
 // Turn is the right to one call to the engine.
