@@ -72,7 +72,7 @@ type Engine struct {
 	Threads    int           `toml:"threads" min:"0" max:"256" doc:"Threads that decode; 0 means as many as suit the machine."`
 	IdleUnload time.Duration `toml:"idle_unload" min:"1s" zero:"never" doc:"Give the model's memory back after so long without work; \"0s\" means never."`
 	IdleExit   time.Duration `toml:"idle_exit" min:"1s" zero:"never" doc:"End the engine's process after so long without work; \"0s\" means never."`
-	Lanes      string        `toml:"lanes" oneof:"auto one two" doc:"How many windows of up to 30 seconds are decoded at once. two: a short recording is decoded at once, beside a long one, which takes memory for a second working state of the model. auto: two where there is memory for it."`
+	Lanes      string        `toml:"lanes" oneof:"auto one two" doc:"How many windows of up to 30 seconds are decoded at once. two: a short recording is decoded at once, beside a long one, which takes memory for a second working state of the model. auto: two where there are four cores and memory for it."`
 	Device     string        `toml:"device" oneof:"cpu" doc:"What computes. This version knows the CPU alone, and picks the fastest code for it."`
 }
 

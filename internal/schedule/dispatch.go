@@ -23,7 +23,7 @@ func ageing(c Class) time.Duration {
 	if c == Background {
 		return 20 * time.Second
 	}
-	return 5 * time.Second
+	return 2 * time.Second
 }
 
 // rank is that of t's class, raised by its waiting.
