@@ -58,6 +58,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
 	{"internal/model", "github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault internal/transcript"},
+	{"internal/inbox", "github.com/google/uuid golang.org/x/sys/unix internal/durable internal/fault"},
 	{"internal/job", "github.com/google/uuid internal/database internal/fault"},
 
 	// 3: the work
