@@ -53,7 +53,7 @@ func (s *Server) inboxDesk() (*work.Desk, error) {
 func (s *Server) uploadOptions(w http.ResponseWriter, r *http.Request) error {
 	allow := "OPTIONS, POST"
 	if r.PathValue("id") != "" {
-		allow = "DELETE, GET, HEAD, OPTIONS, PATCH"
+		allow = "DELETE, GET, OPTIONS, PATCH"
 	}
 	w.Header().Set("Allow", allow)
 	return s.tus(w, r, &tusExchange{server: s})
@@ -229,15 +229,15 @@ func (x *tusExchange) answer(w http.ResponseWriter, r *http.Request, a *tusAnswe
 	if err != nil {
 		return err
 	}
-	switch r.Method {
-	case http.MethodPost:
-		w.Header().Set("Location", uploadsPath+"/"+x.id)
-	case http.MethodGet:
-		w.Header().Set("Upload-Metadata", metadataOf(u.Fields))
-		writeJSON(w, http.StatusOK, shownUpload(u, x.desk.Inbox.Expires(u)))
+	if r.Method == http.MethodPatch {
+		w.WriteHeader(a.code)
 		return nil
 	}
-	w.WriteHeader(a.code)
+	if r.Method == http.MethodPost {
+		w.Header().Set("Location", uploadsPath+"/"+x.id)
+	}
+	w.Header().Set("Upload-Metadata", metadataOf(u.Fields))
+	writeJSON(w, a.code, shownUpload(u, x.desk.Inbox.Expires(u)))
 	return nil
 }
 

@@ -15,6 +15,12 @@ import (
 func (d doors) uploads() {
 	one := uploadsPath + "/{id}"
 	version := headerParam("Tus-Resumable", true, "1.0.0")
+	shown := func(status, says string, headers ...string) map[string]*huma.Response {
+		answers := answerWithHeaders(status, says, headers...)
+		answers[status].Content = map[string]*huma.MediaType{"application/json": {
+			Schema: d.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Upload](), true, "Upload")}}
+		return answers
+	}
 	d.stream(auth.Transcribe, huma.Operation{Method: http.MethodOptions, Path: uploadsPath, OperationID: "uploadsOptions", Hidden: true}, d.s.uploadOptions)
 	d.stream(auth.Transcribe, huma.Operation{Method: http.MethodOptions, Path: one, OperationID: "uploadOptions", Hidden: true}, d.s.uploadOptions)
 
@@ -23,13 +29,10 @@ func (d doors) uploads() {
 		Parameters: []*huma.Param{version, headerParam("Upload-Length", true, "Bytes of the recording."),
 			headerParam("Upload-Metadata", false, "filename and the fields of POST /api/v1/jobs: names with values in base64, separated by commas."),
 			headerParam(idempotencyHeader, false, "As for POST /api/v1/jobs.")},
-		Responses: answerWithHeaders("201", "Begun. Location is where the pieces go.", "Location", expiresHeader)}, d.s.createUpload)
+		Responses: shown("201", "Begun. Location is where the pieces go.", "Location", expiresHeader)}, d.s.createUpload)
 
-	get := answerWithHeaders("200", "The upload.", "Upload-Offset", "Upload-Length", "Upload-Metadata", expiresHeader, jobHeader, jobLocationHeader)
-	get["200"].Content = map[string]*huma.MediaType{"application/json": {
-		Schema: d.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Upload](), true, "Upload")}}
 	d.stream(auth.Transcribe, huma.Operation{Method: http.MethodGet, Path: one, OperationID: "getUpload", Tags: []string{"Jobs"},
-		Summary: "Where an upload is; HEAD tells the same in headers", Parameters: []*huma.Param{pathParam("id", "Of the upload.")}, Responses: get}, d.s.oneUpload)
+		Summary: "Where an upload is; HEAD tells the same in headers", Parameters: []*huma.Param{pathParam("id", "Of the upload.")}, Responses: shown("200", "The upload.", "Upload-Offset", "Upload-Length", "Upload-Metadata", expiresHeader, jobHeader, jobLocationHeader)}, d.s.oneUpload)
 
 	d.stream(auth.Transcribe, huma.Operation{Method: http.MethodPatch, Path: one, OperationID: "addToUpload", Tags: []string{"Jobs"},
 		Summary: "Send the next piece of a recording",
