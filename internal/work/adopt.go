@@ -83,19 +83,11 @@ func (d *Desk) adopt(ctx context.Context, id string) (string, error) {
 	return j.ID, nil
 }
 
-// link gives an upload's file a name among the recordings, too, unless it has
-// it. Its time is now: by it the sweep tells what no job will come for.
+// link gives an upload's file a name among the recordings, too, unless an attempt
+// that was interrupted has.
 func (d *Desk) link(f *os.File, name string) error {
-	path := filepath.Join(d.Dir, name)
-	now := time.Now()
-	if err := os.Chtimes(f.Name(), now, now); err != nil {
-		return err
-	}
-	err := durable.Keep(d.Proc, f, path)
-	if errors.Is(err, fs.ErrExist) { // an attempt that was interrupted
-		return os.Chtimes(path, now, now)
-	}
-	if err != nil {
+	err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep the recording: %w", err)
 	}
 	return nil

@@ -186,3 +186,58 @@ func TestDeskAdopts(t *testing.T) {
 		t.Errorf("half an upload: %+v, %v", u, err)
 	}
 }
+
+// TestSweepAndUploads: a recording that is as old as its upload is not taken for
+// nobody's while that becomes a job, or when it just has.
+func TestSweepAndUploads(t *testing.T) {
+	r := newRig(t).withInbox(t)
+	id := r.arrived(t, "", "34", "34")
+	old := time.Now().Add(-2 * orphaned)
+	if err := os.Chtimes(filepath.Join(r.Inbox.Dir, id), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(r.Inbox.Dir, id), filepath.Join(r.Dir, id)); err != nil {
+		t.Fatal(err)
+	}
+	unlock, ok := r.Inbox.TryLock(id)
+	if !ok {
+		t.Fatal("not locked")
+	}
+	sweep := func(want int, when string) {
+		t.Helper()
+		if err := r.sweep(t.Context(), nil); err != nil || r.recordings(t) != want {
+			t.Errorf("%s: %d recordings, %v; want %d", when, r.recordings(t), err, want)
+		}
+	}
+	sweep(1, "while it becomes a job")
+	unlock()
+	if _, err := r.Adopt(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	sweep(1, "when it just has")
+	if _, err := r.Store.Delete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	sweep(0, "when nobody needs it")
+}
+
+// TestAdoptRefused: an upload that cannot become a job expires as others do.
+func TestAdoptRefused(t *testing.T) {
+	r := newRig(t).withInbox(t)
+	first, second := r.arrived(t, "k", "34", "34"), r.arrived(t, "k", "56", "56")
+	if _, err := r.Adopt(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	before, err := r.Inbox.Get(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Adopt(t.Context(), second)
+	wantFault(t, err, fault.Conflict, "idempotency_key_reused")
+	if err := r.adoptAll(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if after, err := r.Inbox.Get(second); err != nil || after.Job != "" || !after.Active.Equal(before.Active) {
+		t.Errorf("%+v, %v", after, err)
+	}
+}

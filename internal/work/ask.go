@@ -221,7 +221,7 @@ func (d *Desk) tidy(ctx context.Context) {
 		}
 		known, err := d.Store.Media(ctx)
 		if err == nil {
-			err = d.sweep(known)
+			err = d.sweep(ctx, known)
 		}
 		if err != nil && ctx.Err() == nil {
 			d.Log.Error("recordings without a job cannot be removed", "error", err)

@@ -71,11 +71,12 @@ var layers = []struct{ pkg, may string }{
 	{"internal/trial", "internal/deployment internal/fault"},
 	{"internal/schedule", "internal/fault"},
 	{"internal/transcribe", "golang.org/x/sync/semaphore internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/schedule internal/transcript"},
-	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/durable internal/engine internal/fault internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe"},
+	{"internal/appliance", "golang.org/x/sys/unix internal/component internal/config internal/decode internal/durable internal/engine internal/fault internal/inbox internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter golang.org/x/sys/unix " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors github.com/prometheus/client_golang/prometheus/promhttp " +
+		"github.com/tus/tusd/v2/pkg/handler golang.org/x/exp/slog internal/inbox " +
 		"internal/api internal/auth internal/component internal/config internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/logging internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog"},
 
 	// 5: judges of the whole
