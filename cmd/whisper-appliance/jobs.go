@@ -65,6 +65,10 @@ func jobsListCommand(a *app) *cobra.Command {
 			if a.jsonOut {
 				return a.printJSON(jobs)
 			}
+			if len(jobs) == 0 && !q.All {
+				fmt.Fprintln(a.errOut, "There are no such jobs of yours. --all shows everybody's, to administrators.")
+				return nil
+			}
 			return a.printJobs(jobs, time.Now())
 		},
 	}
@@ -103,10 +107,6 @@ func jobsUpTo(ctx context.Context, c *api.Client, q api.JobsQuery) ([]api.Job, e
 }
 
 func (a *app) printJobs(jobs []api.Job, now time.Time) error {
-	if len(jobs) == 0 {
-		fmt.Fprintln(a.errOut, "There are no jobs.")
-		return nil
-	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSTATE\tDONE\tPLACE OR TIME\tAGE\tNAME")
 	for _, j := range jobs {

@@ -38,7 +38,7 @@ func TestJobs(t *testing.T) {
 		{"jobs wait " + end, exitOK, []string{id, "done"}},
 		{"jobs wait " + id + " " + id, exitOK, []string{id, "done"}},
 		{"jobs list", exitOK, []string{"ID ", "STATE", end, "done", "100 %", "took 0:00", "talk.wav"}},
-		{"jobs list --state failed", exitOK, []string{"There are no jobs."}},
+		{"jobs list --state failed", exitOK, []string{"There are no such jobs", "--all"}},
 		{"jobs list --state odd", exitData, []string{"state"}},
 		{"jobs list --limit 0", exitUsage, []string{"--limit"}},
 		{"jobs list --all", exitNoPerm, []string{"admin"}},
