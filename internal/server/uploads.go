@@ -214,7 +214,8 @@ func metadataOf(fields map[string]string) string {
 func (x *tusExchange) answer(w http.ResponseWriter, r *http.Request, a *tusAnswer) error {
 	a.copyTo(w.Header())
 	if a.code >= 300 {
-		return x.refuse(w, r, a)
+		x.refuse(w, r, a)
+		return nil
 	}
 	if x.id == "" || r.Method == http.MethodDelete {
 		if r.Method == http.MethodOptions {
@@ -241,26 +242,32 @@ func (x *tusExchange) answer(w http.ResponseWriter, r *http.Request, a *tusAnswe
 	return nil
 }
 
+// pieceLinger is how long a piece that is refused is read on: its client asks where
+// to go on, and has lost nothing when the answer does not reach it.
+const pieceLinger = 500 * time.Millisecond
+
 // refuse answers with the words for what the protocol's handler has refused, and
 // with its status.
-func (x *tusExchange) refuse(w http.ResponseWriter, r *http.Request, a *tusAnswer) error {
+func (x *tusExchange) refuse(w http.ResponseWriter, r *http.Request, a *tusAnswer) {
 	status, err := a.refusal()
 	if x.failed != nil {
 		err = x.failed
 		status = statusOf(wordsOf(err))
 	}
-	if wordsOf(err).Code == codeStalled { // nothing comes that could be read
-		return err
+	if r.Method == http.MethodPatch || r.Method == http.MethodPost {
+		w.Header().Set("Connection", "close") // or net/http waits for the rest of the piece
 	}
-	if status == statusOf(wordsOf(err)) {
-		return unreadBody{err}
+	if f := wordsOf(err); f.Code == codeStalled || status == statusOf(f) {
+		x.server.writeError(w, r, err)
+	} else {
+		f = x.server.asFault(r.Context(), err)
+		w.Header().Set("Cache-Control", "no-store")
+		writeJSON(w, status, plainBody(f))
 	}
-	f := x.server.asFault(r.Context(), err)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Connection", "close")
-	writeJSON(w, status, plainBody(f))
-	x.server.linger(w, r)
-	return nil
+	if x.wrote { // the client has stopped, or is told to by the answer
+		return
+	}
+	x.server.linger(w, r, pieceLinger)
 }
 
 // refusal is what an answer of the protocol's handler that is no success says.

@@ -35,6 +35,7 @@ type tusExchange struct {
 	begin  func(size int64) (inbox.Upload, error)
 	fresh  inbox.Upload
 	failed error // in our words
+	wrote  bool  // some of the body was read
 }
 
 // tus has the protocol's handler answer, and then completes the answer. A handler
@@ -163,6 +164,7 @@ func (x *tusExchange) GetInfo(context.Context) (handler.FileInfo, error) {
 // WriteChunk is handler.Upload's. The handler keeps what reading fails with, and
 // ends the reading there.
 func (x *tusExchange) WriteChunk(_ context.Context, offset int64, src io.Reader) (int64, error) {
+	x.wrote = true
 	n, err := x.desk.Inbox.Write(x.id, offset, &drained{src, x.server})
 	x.server.meter().uploaded.Add(float64(n))
 	return n, x.fail(err)
