@@ -84,7 +84,7 @@ func rootCommand(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate(version.Line(program) + "\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
-	root.AddCommand(transcribeCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a),
+	root.AddCommand(transcribeCommand(a), jobsCommand(a), modelsCommand(a), statusCommand(a), versionCommand(a), configCommand(a), keysCommand(a),
 		componentsCommand(a), pathsCommand(a), slotCommand(a), verifyCommand(a), housekeepingCommand(a),
 		smokeCommand(a), doctorCommand(a), diagnoseCommand(a), updateCommand(a), benchCommand(a))
 	addBuildCommands(root)

@@ -30,13 +30,9 @@ func statusCommand(a *app) *cobra.Command {
 		Short: "Say how the server is",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, ok, err := a.client(c.Context())
+			client, err := a.server(c.Context())
 			if err != nil {
 				return err
-			}
-			if !ok {
-				return fault.New(fault.Unavailable, "no_server", "no server runs on this machine (%s)", a.paths.APISocket).
-					Try("`systemctl start whisper-appliance`, or --url for one elsewhere")
 			}
 			var s serverStatus
 			health, err := client.Health(c.Context())

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"whisper-appliance/internal/fault"
@@ -52,35 +50,56 @@ type Request struct {
 // size was uploaded; progress and segment may be nil. Errors of the server are
 // faults with its words.
 func (c *Client) Transcribe(ctx context.Context, q Request, sent func(done, size int64), progress func(Progress)) (*transcript.Transcript, error) {
-	f, err := os.Open(q.Path)
+	f, size, err := openRecording(q.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	return c.TranscribeFrom(ctx, f, size, q, func(n int64) { sent(n, max(size, 0)) }, progress)
+}
+
+// openRecording opens a recording; size is -1 where it is no file and has none.
+func openRecording(path string) (f *os.File, size int64, err error) {
+	f, err = os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if st.IsDir() {
-		return nil, fault.New(fault.BadInput, "is_directory", "%s is a directory", q.Path).Try("name the recordings in it: %s", filepath.Join(q.Path, "*"))
+	st, err := f.Stat()
+	if err == nil && st.IsDir() {
+		err = fault.New(fault.BadInput, "is_directory", "%s is a directory", path).Try("name the recordings in it: %s", filepath.Join(path, "*"))
 	}
-	size := int64(-1)
-	if st.Mode().IsRegular() {
-		size = st.Size()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
 	}
-	return c.TranscribeFrom(ctx, f, size, q, func(n int64) { sent(n, st.Size()) }, progress)
+	if !st.Mode().IsRegular() {
+		return f, -1, nil
+	}
+	return f, st.Size(), nil
 }
 
 // TranscribeFrom is Transcribe for a recording that r gives: size bytes, or -1
 // where that is not known. q.Path only names it.
 func (c *Client) TranscribeFrom(ctx context.Context, r io.Reader, size int64, q Request, sent func(done int64), progress func(Progress)) (*transcript.Transcript, error) {
-	head, tail, contentType, err := q.form()
+	req, err := c.formRequest(ctx, "/api/v1/transcriptions", q.Path, q.fields(), &counter{r: r, sent: sent}, size)
 	if err != nil {
 		return nil, err
 	}
-	file := &counter{r: r, sent: sent}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/transcriptions",
-		io.MultiReader(bytes.NewReader(head), file, bytes.NewReader(tail)))
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return follow(resp.Body, progress)
+}
+
+// formRequest sends a recording, of which size bytes come or -1, with fields.
+func (c *Client) formRequest(ctx context.Context, to, path string, fields [][2]string, r io.Reader, size int64) (*http.Request, error) {
+	head, tail, contentType, err := form(path, fields)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+to, io.MultiReader(bytes.NewReader(head), r, bytes.NewReader(tail)))
 	if err != nil {
 		return nil, err
 	}
@@ -90,22 +109,22 @@ func (c *Client) TranscribeFrom(ctx context.Context, r io.Reader, size int64, q 
 	req.Header.Set("Content-Type", contentType)
 	// A server that will not have it says so before all of it is on its way.
 	req.Header.Set("Expect", "100-continue")
-	resp, err := c.do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return follow(resp.Body, progress)
+	return req, nil
 }
 
-// form is what comes before and after the recording in the request's body.
-func (q Request) form() (head, tail []byte, contentType string, err error) {
-	var b bytes.Buffer
-	form := multipart.NewWriter(&b)
-	for _, field := range [][2]string{
+// fields are what is wanted, by the names of the server's form; "" = left out.
+func (q Request) fields() [][2]string {
+	return [][2]string{
 		{"model", q.Model}, {"language", q.Language}, {"prompt", q.Prompt}, {"task", string(q.Task)},
 		{"temperature", q.Temperature}, {"words", wordsField(q.Words)},
-	} {
+	}
+}
+
+// form is what comes before and after the recording in a request's body.
+func form(path string, fields [][2]string) (head, tail []byte, contentType string, err error) {
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	for _, field := range fields {
 		if field[1] == "" {
 			continue
 		}
@@ -113,7 +132,7 @@ func (q Request) form() (head, tail []byte, contentType string, err error) {
 			return nil, nil, "", err
 		}
 	}
-	if _, err := form.CreateFormFile("file", filepath.Base(q.Path)); err != nil {
+	if _, err := form.CreateFormFile("file", filepath.Base(path)); err != nil {
 		return nil, nil, "", err
 	}
 	n := b.Len()
@@ -145,57 +164,6 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // ErrCutOff means that the answer ended before it was whole.
 var ErrCutOff = errors.New("the server broke off its answer")
-
-// follow reads events until done or error.
-func follow(r io.Reader, progress func(Progress)) (*transcript.Transcript, error) {
-	t := &transcript.Transcript{}
-	lines := bufio.NewReader(r)
-	name := ""
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCutOff, err)
-		}
-		line = strings.TrimSuffix(line, "\n")
-		if n, ok := strings.CutPrefix(line, "event: "); ok {
-			name = n
-		}
-		data, ok := strings.CutPrefix(line, "data: ")
-		if !ok {
-			continue
-		}
-		if done, err := take(t, name, []byte(data), progress); done || err != nil {
-			return t, err
-		}
-	}
-}
-
-// take takes one event into t; done after the last.
-func take(t *transcript.Transcript, name string, data []byte, progress func(Progress)) (done bool, err error) {
-	switch name {
-	case EventProgress:
-		var p Progress
-		if err = json.Unmarshal(data, &p); err == nil && progress != nil {
-			progress(p)
-		}
-	case EventSegment:
-		var s Segment
-		if err = json.Unmarshal(data, &s); err == nil {
-			t.Segments = append(t.Segments, s.Transcript())
-		}
-	case EventDone:
-		var d Done
-		err = json.Unmarshal(data, &d)
-		t.Task, t.Language, t.Duration, t.Model, t.Notes = transcript.Task(d.Task), d.Language, time.Duration(d.Duration), d.Model, d.Notes
-		return true, err
-	case EventError:
-		var e Error
-		if err = json.Unmarshal(data, &e); err == nil {
-			err = e.fault(http.StatusInternalServerError)
-		}
-	}
-	return false, err
-}
 
 // Get asks for a JSON document.
 func (c *Client) Get(ctx context.Context, path string, out any) error {

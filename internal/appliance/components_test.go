@@ -24,7 +24,7 @@ func box(t *testing.T) Parts {
 	dir := t.TempDir()
 	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
 	p := paths.Paths{Kind: paths.Installed, SlotName: "a", Slot: at("slot"), Golden: at("golden"), State: at("state"), Models: at("state", "models"),
-		Spool: at("state", "spool"), Jobs: at("state", "jobs"), Database: at("state", "database", "appliance.db"), TLS: at("state", "tls"), Pending: at("state", "pending"), Run: at("run"),
+		Spool: at("state", "spool"), Jobs: at("state", "jobs"), Uploads: at("state", "uploads"), Database: at("state", "database", "appliance.db"), TLS: at("state", "tls"), Pending: at("state", "pending"), Run: at("run"),
 		EngineSocket: at("run", "engine-a.sock"), DecodeSocket: at("run", "decode.sock"), UnitFFmpeg: at("ffmpeg")}
 	for _, file := range []string{p.EngineProgram()[0], p.EngineBinary(), p.EngineSocket, p.DecodeSocket, p.UnitFFmpeg,
 		at("golden", "bin", "whisper-appliance-decode")} {

@@ -3,7 +3,9 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/database"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/transcribe"
@@ -50,6 +53,10 @@ func (j *Jobs) Open(ctx context.Context) error {
 		return fault.New(fault.Unavailable, "no_directory", "%s is no directory for recordings", recordings).On("jobs.directory").Because(err).
 			Try("make it, for the server's user to write to")
 	}
+	uploads, err := j.inbox(c.Jobs.Directory)
+	if err != nil {
+		return err
+	}
 	self, err := j.worker()
 	if err != nil {
 		return err
@@ -61,7 +68,7 @@ func (j *Jobs) Open(ctx context.Context) error {
 	j.db = db
 	j.desk.Store(&work.Desk{
 		Store: job.NewStore(db, job.Options{}), Service: j.Service, Self: self,
-		Dir: recordings, Proc: j.Paths.Proc, Lock: filepath.Join(j.Paths.State, "jobs.lock"), Log: j.Log,
+		Dir: recordings, Proc: j.Paths.Proc, Lock: filepath.Join(j.Paths.State, "jobs.lock"), Log: j.Log, Inbox: uploads,
 		AtOnce: func() int { return j.Config().Jobs.AtOnce },
 		Most:   func() int { return j.Config().Jobs.Most },
 		Limits: func() job.Limits {
@@ -70,6 +77,20 @@ func (j *Jobs) Open(ctx context.Context) error {
 		},
 	})
 	return nil
+}
+
+// inbox is where recordings arrive in pieces: among those of jobs where they have
+// a directory of their own, so that both are on one file system and shared alike.
+func (j *Jobs) inbox(shared string) (*inbox.Inbox, error) {
+	dir := j.Paths.Uploads
+	if shared != "" {
+		dir = filepath.Join(shared, "uploads")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fault.New(fault.Unavailable, "no_directory", "the directory for uploads, %s, cannot be made", dir).On("jobs.directory").Because(err).
+			Try("let the server's user write to %s", filepath.Dir(dir))
+	}
+	return &inbox.Inbox{Dir: dir, Log: j.Log, Keep: func() time.Duration { return j.Config().Jobs.UploadKeep }}, nil
 }
 
 // worker names this server: the machine, which keeps a name of its own beside

@@ -84,12 +84,13 @@ type Queue struct {
 
 // Jobs is the [jobs] section.
 type Jobs struct {
-	AtOnce    int           `toml:"at_once" min:"1" max:"64" doc:"Jobs that are worked on at once, beside the requests whose senders wait. They take turns at the engine."`
-	Most      int           `toml:"most" min:"1" max:"1000000" doc:"Jobs that may wait; more are told to come again."`
-	Keep      time.Duration `toml:"keep" min:"1m" zero:"for ever" doc:"How long a job stays after its end, with its transcript; \"0s\" means for ever. Its recording goes when it is done."`
-	KeepMost  int           `toml:"keep_most" min:"0" max:"1000000" doc:"How many jobs that have ended stay at most, the oldest go first; 0 means any number."`
-	Disk      Bytes         `toml:"disk" min:"1" doc:"What the recordings of jobs may take in all. Those of jobs that have failed go first; then no more jobs are taken."`
-	Directory string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see."`
+	AtOnce     int           `toml:"at_once" min:"1" max:"64" doc:"Jobs that are worked on at once, beside the requests whose senders wait. They take turns at the engine."`
+	Most       int           `toml:"most" min:"1" max:"1000000" doc:"Jobs that may wait; more are told to come again."`
+	Keep       time.Duration `toml:"keep" min:"1m" zero:"for ever" doc:"How long a job stays after its end, with its transcript; \"0s\" means for ever. Its recording goes when it is done."`
+	KeepMost   int           `toml:"keep_most" min:"0" max:"1000000" doc:"How many jobs that have ended stay at most, the oldest go first; 0 means any number."`
+	Disk       Bytes         `toml:"disk" min:"1" doc:"What the recordings of jobs may take in all. Those of jobs that have failed go first; then no more jobs are taken."`
+	UploadKeep time.Duration `toml:"upload_keep" min:"1m" max:"720h" doc:"How long an upload in pieces that is not whole waits for its next piece."`
+	Directory  string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see."`
 }
 
 // Database is the [database] section.
@@ -152,7 +153,7 @@ func Default() *Config {
 		Models:        Models{Default: "base"},
 		Engine:        Engine{IdleUnload: 10 * time.Minute, IdleExit: 30 * time.Minute, Lanes: "auto", Device: "cpu"},
 		Queue:         Queue{Most: 128, MostPerCaller: 64},
-		Jobs:          Jobs{AtOnce: 4, Most: 1000, Keep: 7 * 24 * time.Hour, KeepMost: 10000, Disk: 20 << 30},
+		Jobs:          Jobs{AtOnce: 4, Most: 1000, Keep: 7 * 24 * time.Hour, KeepMost: 10000, Disk: 20 << 30, UploadKeep: 24 * time.Hour},
 		VAD:           VAD{Detector: "auto", Threshold: 50},
 		Transcription: Transcription{Language: "auto", Detect: "once", ShortPass: true, SecondLook: true, BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},

@@ -14,6 +14,7 @@ import (
 
 // New is a job that is asked for.
 type New struct {
+	ID          string // a UUIDv7 that its caller made, so that asking again makes no second job; "" = a new one
 	Owner       string
 	Class       Class
 	Deadline    time.Time // zero = none
@@ -40,7 +41,8 @@ const rejoins = 5
 
 // Add stores a job. Where its owner has a job of the same key that is queued,
 // running or done, nothing is stored and that job is returned, joined: of any
-// number that come at once with one key, one is stored. A job that is joined is
+// number that come at once with one key, one is stored. Likewise a job whose id
+// is given is stored once, whatever has come of it since. A job that is joined is
 // not claimed.
 //
 // Faults: idempotency_key_reused (Conflict: the key came with another digest),
@@ -51,12 +53,15 @@ func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) 
 		return Job{}, false, fault.New(fault.BadInput, "bad_idempotency_key", "an idempotency key is text of at most %d bytes", longestKey).
 			On("idempotency_key").Try("a UUID is a good one")
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return Job{}, false, err
+	if n.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return Job{}, false, err
+		}
+		n.ID = id.String()
 	}
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		j, joined, err = s.addOrJoin(ctx, tx, now, id.String(), n)
+		j, joined, err = s.addOrJoin(ctx, tx, now, n)
 		return err
 	})
 	if err != nil {
@@ -65,11 +70,14 @@ func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) 
 	return j, joined, nil
 }
 
-func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, id string, n New) (Job, bool, error) {
+func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, n New) (Job, bool, error) {
 	for range rejoins {
-		j, err := s.insert(ctx, tx, now, id, n)
+		j, err := s.insert(ctx, tx, now, n)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return j, false, err
+		}
+		if same, err := get(ctx, tx, n.ID); fault.KindOf(err) != fault.NotFound {
+			return same, err == nil, err
 		}
 		there, err := scan(tx.QueryRowContext(ctx, "SELECT "+columns+` FROM jobs
 			WHERE owner = $1 AND idempotency_key = $2 AND state IN ('queued', 'running', 'done')`, n.Owner, n.Key), true)
@@ -89,8 +97,8 @@ func reused(there Job) error {
 		Try("send the same request as before, or a new key")
 }
 
-// insert gives sql.ErrNoRows where the key is taken.
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, id string, n New) (Job, error) {
+// insert gives sql.ErrNoRows where the key or the id is taken.
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, n New) (Job, error) {
 	state, attempts, started, until := Queued, 0, int64(0), int64(0)
 	if n.Claim != (Worker{}) {
 		state, attempts, started, until = Running, 1, now.wall, s.until(now)
@@ -99,6 +107,6 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, id string, n
 			name, media, media_sha256, bytes, duration_ns, request, attempts, instance, worker, lease_until, model)
 		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		ON CONFLICT DO NOTHING RETURNING `+columns,
-		id, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
+		n.ID, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
 		n.Name, n.Media, n.MediaSHA256, n.Bytes, int64(n.Duration), string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model)), true)
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"whisper-appliance/internal/fault"
 )
 
@@ -493,6 +495,29 @@ func TestAhead(t *testing.T) {
 		for i, want := range []int{1, 0, 3, 2} {
 			if n, err := s.Ahead(ctx, ids[i]); err != nil || n != want {
 				t.Errorf("%d ahead of number %d, want %d (%v)", n, i, want, err)
+			}
+		}
+	})
+}
+
+// TestAnIdOfItsOwn: a job whose id its caller made is stored once, whatever has
+// come of it since, and whatever key it has.
+func TestAnIdOfItsOwn(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s := p.store(t, Options{})
+		for _, key := range []string{"", "k"} {
+			n := New{ID: uuid.Must(uuid.NewV7()).String(), Owner: "ann", Key: key, Digest: "d", Media: "m"}
+			if j := s.add(t, n); j.ID != n.ID {
+				t.Fatalf("id %s, want %s", j.ID, n.ID)
+			}
+			for _, state := range []State{Queued, Canceled} {
+				if state == Canceled {
+					_, err := s.Cancel(ctx, n.ID)
+					must(t, err)
+				}
+				if j, joined, err := s.Add(ctx, n); err != nil || !joined || j.ID != n.ID || j.State != state {
+					t.Errorf("again: %+v, joined %v, %v", j, joined, err)
+				}
 			}
 		}
 	})

@@ -100,6 +100,7 @@ type Paths struct {
 	Models    string // unless the settings name another directory
 	Spool     string // uploads while they are worked on
 	Jobs      string // recordings of jobs that are not done
+	Uploads   string // recordings that arrive in pieces
 	Database  string // file of jobs
 	Pending   string // work to be taken up after a restart, a file for each piece
 	TLS       string // the certificate that the appliance makes
@@ -204,6 +205,7 @@ func (f *finder) derive(p *Paths) {
 		{"models", "state directory", &p.Models, filepath.Join(p.State, "models")},
 		{"spool", "state directory", &p.Spool, filepath.Join(p.State, "spool")},
 		{"jobs", "state directory", &p.Jobs, filepath.Join(p.State, "jobs")},
+		{"uploads", "state directory", &p.Uploads, filepath.Join(p.State, "uploads")},
 		{"database", "state directory", &p.Database, filepath.Join(p.State, "database", "appliance.db")},
 		{"tls", "state directory", &p.TLS, filepath.Join(p.State, "tls")},
 		{"pending", "state directory", &p.Pending, filepath.Join(p.State, "pending")},

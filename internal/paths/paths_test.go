@@ -98,7 +98,7 @@ func TestFieldsMatchList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, field := range map[string]string{"slot": p.Slot, "config": p.Config, "config.d": p.ConfigDir, "keys": p.Keys, "state": p.State,
-		"settings": p.Settings, "models": p.Models, "spool": p.Spool, "jobs": p.Jobs, "database": p.Database, "tls": p.TLS, "cache": p.Cache, "run": p.Run,
+		"settings": p.Settings, "models": p.Models, "spool": p.Spool, "jobs": p.Jobs, "uploads": p.Uploads, "database": p.Database, "tls": p.TLS, "cache": p.Cache, "run": p.Run,
 		"api socket": p.APISocket, "engine socket": p.EngineSocket, "ffmpeg": p.FFmpeg} {
 		if !slices.ContainsFunc(p.List(), func(e Entry) bool { return e.Name == name && e.Path == field }) {
 			t.Errorf("List lacks %s = %q", name, field)
@@ -208,7 +208,7 @@ func underTemp(t *testing.T) Paths {
 func modes(t *testing.T, p Paths) map[string]fs.FileMode {
 	t.Helper()
 	got := map[string]fs.FileMode{}
-	for _, dir := range []string{p.State, p.Models, p.Spool, p.TLS, p.Run} {
+	for _, dir := range []string{p.State, p.Models, p.Spool, p.Jobs, p.Uploads, p.TLS, p.Run} {
 		info, err := os.Stat(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -225,7 +225,7 @@ func TestPrepare(t *testing.T) {
 			t.Fatal(err)
 		}
 		for dir, mode := range modes(t, p) {
-			want := map[string]fs.FileMode{p.State: 0o711, p.Models: 0o755, p.Spool: 0o700, p.TLS: 0o700, p.Run: 0o755}[dir]
+			want := map[string]fs.FileMode{p.State: 0o711, p.Models: 0o755, p.Spool: 0o700, p.Jobs: 0o700, p.Uploads: 0o700, p.TLS: 0o700, p.Run: 0o755}[dir]
 			if mode != want {
 				t.Errorf("%s has mode %o, want %o", dir, mode, want)
 			}

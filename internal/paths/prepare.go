@@ -29,6 +29,7 @@ func (p Paths) Prepare() error {
 		{p.Models, 0o755, false},
 		{p.Spool, 0o700, true},
 		{p.Jobs, 0o700, true},
+		{p.Uploads, 0o700, true},
 		{filepath.Dir(p.Database), 0o700, true},
 		{p.TLS, 0o700, true},
 		{p.Run, 0o755, false},

@@ -59,7 +59,7 @@ func ruleOf(name string) rule {
 		return rule{kind: "file", read: true, write: true}
 	case "state", "models":
 		return rule{kind: "directory", made: true, write: true, grows: true}
-	case "spool", "jobs":
+	case "spool", "jobs", "uploads":
 		return rule{kind: "directory", made: true, write: true, grows: true, closed: 0o077}
 	case "tls":
 		return rule{kind: "directory", made: true, write: true, closed: 0o077}

@@ -45,7 +45,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, code, s.errorBody(r.URL.Path, code, f))
 	if unread {
-		s.linger(w, r)
+		s.linger(w, r, lingerTime)
 	}
 }
 
@@ -62,14 +62,14 @@ const (
 // linger reads on after a refusal over HTTP/2: net/http resets such a stream
 // when its body was not read, and clients then drop the answer that says why.
 // (Over HTTP/1 net/http lingers by itself.)
-func (s *Server) linger(w http.ResponseWriter, r *http.Request) {
+func (s *Server) linger(w http.ResponseWriter, r *http.Request, most time.Duration) {
 	if r.ProtoMajor < 2 {
 		return
 	}
 	rc := http.NewResponseController(w)
-	rc.Flush()                                     //nolint:errcheck // the client has left
-	rc.SetReadDeadline(time.Now().Add(lingerTime)) //nolint:errcheck // then for as long as it takes
-	io.CopyN(io.Discard, r.Body, lingerBytes)      //nolint:errcheck // it is not wanted
+	rc.Flush()                                //nolint:errcheck // the client has left
+	rc.SetReadDeadline(time.Now().Add(most))  //nolint:errcheck // then for as long as it takes
+	io.CopyN(io.Discard, r.Body, lingerBytes) //nolint:errcheck // it is not wanted
 }
 
 // statusOf is the status of a fault. A recording that nothing can read is a bad

@@ -14,6 +14,7 @@ import (
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/database"
 	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/work"
 )
@@ -26,13 +27,16 @@ func (r *rig) withDesk(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recordings := filepath.Join(dir, "recordings")
-	if err := os.Mkdir(recordings, 0o700); err != nil {
-		t.Fatal(err)
+	recordings, uploads := filepath.Join(dir, "recordings"), filepath.Join(dir, "uploads")
+	for _, d := range []string{recordings, uploads} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	desk := &work.Desk{
 		Store: job.NewStore(db, job.Options{}), Service: r.Service, Self: job.NewWorker("test"), Dir: recordings,
-		Proc: string(filepath.Separator) + "proc", Log: r.Log,
+		Inbox: &inbox.Inbox{Dir: uploads, Log: r.Log, Free: func(string) (int64, error) { return 8 << 30, nil }},
+		Proc:  string(filepath.Separator) + "proc", Log: r.Log,
 	}
 	r.Desk = func() *work.Desk { return desk }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -19,6 +19,7 @@ func doorList() map[string][]string {
 		"/api/v1/transcriptions": {"POST"}, "/api/v1/models/current": {"PUT"}, "/api/v1/engine/unload": {"POST"},
 		"/api/v1/jobs": {"GET", "POST"}, "/api/v1/jobs/{id}": {"DELETE", "GET"}, "/api/v1/jobs/{id}/cancel": {"POST"},
 		"/api/v1/jobs/{id}/retry": {"POST"}, "/api/v1/jobs/{id}/transcript": {"GET"}, "/api/v1/jobs/{id}/events": {"GET"},
+		"/api/v1/uploads": {"POST"}, "/api/v1/uploads/{id}": {"DELETE", "GET", "PATCH"},
 
 		"/asr": {"POST"}, "/detect-language": {"POST"}, "/inference": {"POST"},
 

@@ -63,6 +63,7 @@ func (s *Server) Handler() http.Handler {
 	d.own()
 	d.jobs()
 	d.dialects()
+	d.uploads()
 	d.updates()
 	d.originalUpdates()
 	router.Handler(http.MethodGet, "/", through("/", s.page))
@@ -85,7 +86,13 @@ func (d doors) stream(scope auth.Scope, op huma.Operation, h func(http.ResponseW
 	form := op.RequestBody
 	op.RequestBody = nil
 	if form != nil {
-		defer func() { d.api.OpenAPI().Paths[op.Path].Post.RequestBody = form }()
+		defer func() {
+			if op.Method == http.MethodPatch {
+				d.api.OpenAPI().Paths[op.Path].Patch.RequestBody = form
+				return
+			}
+			d.api.OpenAPI().Paths[op.Path].Post.RequestBody = form
+		}()
 	}
 	huma.Register(d.api, entered(secured(op, scope)), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(huma.Context) {

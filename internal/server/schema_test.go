@@ -148,6 +148,10 @@ func (r *rig) jobsInEachState(t *testing.T, url string) map[string]string {
 		ids[of] = submit()
 	}
 	do(t, "POST", url+"/api/v1/jobs/"+ids["POST /api/v1/jobs/{id}/retry"]+"/cancel", nil, "Authorization", adminKey).want(t, 200)
+	for _, method := range []string{"GET", "PATCH", "DELETE"} {
+		a := asked(t, url+"/api/v1/uploads", "POST", "/api/v1/uploads", "")
+		ids[method+" /api/v1/uploads/{id}"] = strings.TrimPrefix(a.header.Get("Location"), "/api/v1/uploads/")
+	}
 	return ids
 }
 
@@ -159,6 +163,9 @@ func asked(t *testing.T, url, method, path, body string) answered {
 		return post(t, url, recording("audio_file"))
 	case path == "/transcribe" || path == "/api/transcribe-live":
 		return post(t, url, recording("audio"))
+	case strings.HasPrefix(path, "/api/v1/uploads"):
+		return do(t, method, url, strings.NewReader(strings.Repeat("x", map[string]int{"PATCH": 5}[method])), "Authorization", adminKey, "Tus-Resumable", "1.0.0",
+			"Upload-Length", map[string]string{"POST": "10"}[method], "Upload-Offset", "0", "Content-Type", map[string]string{"PATCH": "application/offset+octet-stream"}[method])
 	case method == "POST" && path == "/api/v1/jobs":
 		return post(t, url, recording("file"))
 	case strings.HasPrefix(path, "/v1/audio/") || path == "/api/v1/transcriptions" || path == inferenceDoor:

@@ -24,6 +24,9 @@ const (
 	maxSlack = maxField*4 + 64<<10
 )
 
+// codeStalled is of a client that sends no more.
+const codeStalled = "upload_stalled"
+
 // upload is a form that was received. The recording lies in a file without a
 // name: it is gone when it is closed, and after a crash.
 type upload struct {
@@ -240,7 +243,7 @@ func (s *Server) readFault(err error, field string) error {
 	case errors.As(err, &tooLong):
 		return s.tooLarge(field)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fault.New(fault.BadInput, "upload_stalled", "nothing more of the upload came for %v", s.stall()).Because(err)
+		return fault.New(fault.BadInput, codeStalled, "nothing more of the upload came for %v", s.stall()).Because(err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(err.Error(), "EOF"):
 		return fault.New(fault.BadInput, "upload_incomplete", "the upload ended before the form did").Because(err).
 			Try("send it again; Content-Length and the form's last boundary must be right")

@@ -22,6 +22,8 @@ type Wish struct {
 	Key      string         // idempotency key; "" = none
 	Deadline time.Time      // zero = none
 	Media    string         // name of the recording, where it is in the directory already
+
+	id string // of the job, where it has been given one
 }
 
 // new is what is stored.
@@ -31,7 +33,7 @@ func (d *Desk) new(w Wish) (job.New, error) {
 		return job.New{}, err
 	}
 	n := job.New{
-		Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
+		ID: w.id, Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
 		Name: w.Job.Name, Media: w.Media, Request: request,
 	}
 	info, err := w.Job.Audio.Stat()
@@ -70,11 +72,16 @@ func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err 
 		}
 	}
 	j, joined, err = d.Store.Add(ctx, n)
-	if err != nil || joined {
-		return j, joined, errors.Join(err, d.remove(n.Media))
+	switch {
+	case err == nil && !joined:
+		token(d.arrived)
+		return j, false, nil
+	case err != nil && w.id != "":
+		return j, joined, err // it may be stored all the same, and is asked for again
+	case joined && j.Media == n.Media:
+		return j, joined, nil // the very job, not another one with its key
 	}
-	token(d.arrived)
-	return j, false, nil
+	return j, joined, errors.Join(err, d.remove(n.Media))
 }
 
 // waitAgain is when to come again with a job that found no place: places become
@@ -259,12 +266,15 @@ func (d *Desk) Delete(ctx context.Context, id string) error {
 // tidy removes what is too old, and what nobody knows, until ctx ends.
 func (d *Desk) tidy(ctx context.Context) {
 	for ctx.Err() == nil {
+		if err := d.adoptAll(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("uploads cannot be tidied up", "error", err)
+		}
 		if err := d.expire(ctx); err != nil && ctx.Err() == nil {
 			d.Log.Error("old jobs cannot be removed", "error", err)
 		}
 		known, err := d.Store.Media(ctx)
 		if err == nil {
-			err = d.sweep(known)
+			err = d.sweep(ctx, known)
 		}
 		if err != nil && ctx.Err() == nil {
 			d.Log.Error("recordings without a job cannot be removed", "error", err)

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,8 +55,9 @@ func (d *Desk) remove(name string) error {
 // job is stored soon after it.
 const orphaned = time.Hour
 
-// sweep removes recordings without a job.
-func (d *Desk) sweep(known []string) error {
+// sweep removes recordings without a job. One that is linked from an upload is as
+// old as that, so its job may come just now.
+func (d *Desk) sweep(ctx context.Context, known []string) error {
 	has := map[string]bool{}
 	for _, name := range known {
 		has[name] = true
@@ -69,8 +71,30 @@ func (d *Desk) sweep(known []string) error {
 		if statErr != nil || has[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < orphaned {
 			continue
 		}
+		unlock, free := d.unclaimed(ctx, e.Name())
+		if !free {
+			continue
+		}
 		d.Log.Info("removing a recording without a job", "file", e.Name(), "bytes", info.Size())
 		err = errors.Join(err, d.remove(e.Name()))
+		unlock()
 	}
 	return err
+}
+
+// unclaimed tells whether no upload of this name is becoming a job, or has become
+// one: that has its id. Until unlock none does.
+func (d *Desk) unclaimed(ctx context.Context, name string) (unlock func(), free bool) {
+	if d.Inbox == nil {
+		return func() {}, true
+	}
+	unlock, ok := d.Inbox.TryLock(name)
+	if !ok {
+		return nil, false
+	}
+	if _, err := d.Store.Get(ctx, name); fault.KindOf(err) != fault.NotFound {
+		unlock()
+		return nil, false
+	}
+	return unlock, true
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/transcribe"
 )
@@ -35,6 +36,7 @@ type Desk struct {
 	Lock    string // file that the one desk of a directory holds; "" = several may work on the store
 	Log     *slog.Logger
 
+	Inbox  *inbox.Inbox      // of recordings that arrive in pieces, on Dir's file system; nil = none do
 	AtOnce func() int        // how many jobs are done at once, beside requests; nil = 4
 	Most   func() int        // how many may wait; nil = any number
 	Limits func() job.Limits // what is kept; Bytes bounds the recordings of all jobs. nil = all

@@ -58,6 +58,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/decode", "internal/audio internal/fault os/exec"},
 	{"internal/decode/sandbox", "github.com/landlock-lsm/go-landlock/landlock github.com/landlock-lsm/go-landlock/landlock/syscall golang.org/x/sys/unix internal/decode"},
 	{"internal/model", "github.com/gofrs/flock golang.org/x/sys/unix google.golang.org/protobuf/encoding/protowire internal/durable internal/fault internal/transcript"},
+	{"internal/inbox", "github.com/google/uuid golang.org/x/sys/unix internal/durable internal/fault"},
 	{"internal/job", "github.com/google/uuid internal/database internal/fault"},
 
 	// 3: the work
@@ -70,15 +71,15 @@ var layers = []struct{ pkg, may string }{
 	{"internal/trial", "internal/deployment internal/fault"},
 	{"internal/schedule", "internal/fault"},
 	{"internal/transcribe", "golang.org/x/sync/semaphore internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/schedule internal/transcript"},
-	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/job internal/schedule internal/transcribe internal/transcript"},
+	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/inbox internal/job internal/schedule internal/transcribe internal/transcript"},
 	{"internal/appliance", "github.com/google/uuid golang.org/x/sys/unix internal/component internal/config internal/database internal/decode internal/durable internal/engine " +
-		"internal/fault internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/work"},
+		"internal/fault internal/inbox internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/work"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors " +
-		"github.com/prometheus/client_golang/prometheus/promhttp golang.org/x/sys/unix internal/api internal/audio internal/auth internal/component internal/config " +
-		"internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/job internal/logging " +
+		"github.com/prometheus/client_golang/prometheus/promhttp github.com/tus/tusd/v2/pkg/handler golang.org/x/exp/slog golang.org/x/sys/unix internal/api internal/audio internal/auth internal/component internal/config " +
+		"internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/inbox internal/job internal/logging " +
 		"internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog internal/work"},
 
 	// 5: judges of the whole
