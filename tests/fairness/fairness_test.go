@@ -117,6 +117,7 @@ func TestTables(t *testing.T) {
 	results := []*result{
 		{name: twoLanes, load: l, idle: seconds(1, 1), window: seconds(2), beside: seconds(1, 2.5), crowd: seconds(1, 30), differ: 1},
 		{name: oneLane, load: l, idle: seconds(1, 1), window: seconds(2), beside: seconds(1, 2.5), crowd: seconds(1, 30.5)},
+		{name: theirs, load: l, idle: seconds(1, 1), window: seconds(2), beside: seconds(1, 40), crowd: seconds(1, 50)},
 	}
 	out := report.New("Test", "unknown")
 	write(out, results)
@@ -126,6 +127,7 @@ func TestTables(t *testing.T) {
 		"ours, one lane nothing 2 1.000 s 1.000 s 1.000 s two long files 2 1.750 s 2.500 s 2.500 s 2.50 met, ≤ 3.000 s: idle p95 and a window of 10 s, 2.000 s",
 		"ours, two lanes 1 15.500 s 30.000 s 10.000 s 3.00 met, 3 times",
 		"ours, one lane 1 15.750 s 30.500 s 10.000 s 3.05 missed, 3 times",
+		"whisper-server 1 25.500 s 50.000 s 10.000 s 5.00 goals:", "goals: 2 of 4 met",
 		"1 of 4 clips had another text than idle",
 	} {
 		if !strings.Contains(text, want) {
