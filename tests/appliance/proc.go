@@ -109,10 +109,34 @@ func (a *Appliance) Spent() (cpu time.Duration, peak int64, err error) {
 		return 0, 0, err
 	}
 	for _, pid := range append(pids, a.PID) {
-		cpu += cpuTime(pid)
-		peak += peakMemory(pid)
+		c, p := Spent(pid)
+		cpu, peak = cpu+c, peak+p
 	}
 	return cpu, peak, nil
+}
+
+// Spent is the processor time that a process has used, its ended children too,
+// and the most that it had resident, in bytes; 0 where it is gone.
+func Spent(pid int) (cpu time.Duration, peak int64) { return cpuTime(pid), peakMemory(pid) }
+
+// ForgetPeak makes what the server and everything below it have resident now
+// the most that they ever had.
+func (a *Appliance) ForgetPeak() error {
+	pids, err := a.Children()
+	for _, pid := range append(pids, a.PID) {
+		err = errors.Join(err, ForgetPeak(pid))
+	}
+	return err
+}
+
+// ForgetPeak makes what a process has resident now the most that it ever had.
+// It needs the right to write to it; one that is gone has nothing to forget.
+func ForgetPeak(pid int) error {
+	const resetPeak = "5" // proc_pid_clear_refs(5)
+	if err := os.WriteFile(procFile(pid, "clear_refs"), []byte(resetPeak), 0); !gone(err) {
+		return err
+	}
+	return nil
 }
 
 // cpuTime is what a process has used, its ended children too; 0 where it is gone.

@@ -5,174 +5,175 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"slices"
 	"time"
 
 	"whisper-appliance/internal/score"
-	"whisper-appliance/tests/appliance"
 	"whisper-appliance/tests/clips"
-	"whisper-appliance/tests/peer"
 )
 
-// measurement is a run and what it found.
+// The sides, in the order in which they take turns.
+const (
+	ours = iota
+	greedy
+	beam
+	sides
+)
+
+// side is a recogniser that runs, with its model in memory after the first
+// recording.
+type side struct {
+	name    string
+	request func(path string) clips.Request
+	spent   func() (cpu time.Duration, peak int64, err error)
+	forget  func() error // peak is counted from here on
+}
+
+// cost is one run.
+type cost struct {
+	took, cpu time.Duration
+	peak      int64 // bytes resident at most
+	text      string
+}
+
+// figures are the runs of a part, each side's in the order they were made.
+type figures struct {
+	part   part
+	sample sample
+	runs   [sides][]cost
+}
+
+// measurement is what is measured with and what was found.
 type measurement struct {
-	settings settings
-	peer     peer.Peer
 	samples  []sample
 	progress io.Writer
+	// launch starts the sides that a model is measured on. stop ends them.
+	launch func(ctx context.Context, model string) (list []side, stop func() error, err error)
 
-	ours    appliance.Identity
-	latency []latency
-	memory  memory
-	start   starts
-}
-
-// latency is the times of one sample, in the order they were taken.
-type latency struct {
-	sample       sample
-	ours, theirs []time.Duration
-	sameText     bool
-}
-
-// memory is resident bytes.
-type memory struct{ oursIdle, oursLoaded, oursUnloaded, theirsStarted, theirsLoaded int64 }
-
-// starts are times from the start of a process.
-type starts struct {
-	ours      []time.Duration // to the first 200 of /health
-	oursText  []time.Duration // to the first text of the shortest sample
-	theirs    []time.Duration // to the first answer of any kind; the model is read by then
-	theirText []time.Duration // to the first text
+	figures []figures
 }
 
 func (m *measurement) say(format string, args ...any) {
 	fmt.Fprintf(m.progress, program+": "+format+"\n", args...)
 }
 
-// all measures everything: the starts, each on a fresh process, then speed and
-// memory with both sides up.
-func (m *measurement) all(ctx context.Context) error {
-	for i := range m.settings.starts {
-		m.say("start %d/%d", i+1, m.settings.starts)
-		if err := m.startOurs(ctx); err != nil {
-			return err
+// all measures the plan, model by model.
+func (m *measurement) all(ctx context.Context, plan []part) error {
+	for len(plan) > 0 {
+		n := slices.IndexFunc(plan, func(p part) bool { return p.model != plan[0].model })
+		if n < 0 {
+			n = len(plan)
 		}
-		if err := m.startTheirs(ctx); err != nil {
-			return err
-		}
-	}
-	ours, err := m.launch(ctx)
-	if err != nil {
-		return err
-	}
-	theirs, err := m.peer.Server(ctx, m.model(), m.settings.theirArgs()...)
-	if err != nil {
-		return errors.Join(err, ours.Stop())
-	}
-	defer theirs.Stop()
-	return errors.Join(m.sideBySide(ctx, ours, theirs), ours.Stop())
-}
-
-func (m *measurement) model() string {
-	return appliance.ModelFile(m.settings.root, m.settings.model)
-}
-
-func (m *measurement) launch(ctx context.Context) (*appliance.Appliance, error) {
-	return appliance.Start(ctx, appliance.Options{Root: m.settings.root, Model: m.settings.model, Env: m.settings.oursEnv()})
-}
-
-// startOurs starts and stops an appliance.
-func (m *measurement) startOurs(ctx context.Context) error {
-	a, err := m.launch(ctx)
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	_, err = clips.Do(ctx, http.MethodGet, a.URL+"/health", "", "", nil)
-	health := a.Started + time.Since(begin)
-	if err == nil {
-		_, _, err = m.oursOf(a, m.samples[0]).Transcribe(ctx)
-		m.start.ours = append(m.start.ours, health)
-		m.start.oursText = append(m.start.oursText, a.Started+time.Since(begin))
-	}
-	return errors.Join(err, a.Stop())
-}
-
-// startTheirs starts and stops a whisper-server.
-func (m *measurement) startTheirs(ctx context.Context) error {
-	s, err := m.peer.Server(ctx, m.model(), m.settings.theirArgs()...)
-	if err != nil {
-		return err
-	}
-	defer s.Stop()
-	m.start.theirs = append(m.start.theirs, s.Started)
-	_, took, err := theirsOf(s, m.samples[0]).Transcribe(ctx)
-	m.start.theirText = append(m.start.theirText, s.Started+took)
-	return err
-}
-
-// sideBySide measures memory and speed. The first transcription of each side
-// loads its model and warms its caches; it is not counted.
-func (m *measurement) sideBySide(ctx context.Context, ours *appliance.Appliance, theirs *peer.Server) (err error) {
-	if m.memory.oursIdle, err = ours.PSS(); err != nil {
-		return err
-	}
-	if m.memory.theirsStarted, err = appliance.PSS(theirs.PID); err != nil {
-		return err
-	}
-	for _, s := range m.samples {
-		l, err := m.inTurn(ctx, s, m.oursOf(ours, s), theirsOf(theirs, s))
+		list, stop, err := m.launch(ctx, plan[0].model)
 		if err != nil {
 			return err
 		}
-		m.latency = append(m.latency, l)
+		for _, p := range plan[:n] {
+			if err = m.one(ctx, p, list); err != nil {
+				break
+			}
+		}
+		if err := errors.Join(err, stop()); err != nil {
+			return err
+		}
+		plan = plan[n:]
 	}
-	if m.memory.oursLoaded, err = ours.PSS(); err != nil {
-		return err
-	}
-	if m.memory.theirsLoaded, err = appliance.PSS(theirs.PID); err != nil {
-		return err
-	}
-	if m.ours, err = ours.Identify(ctx); err != nil {
-		return err
-	}
-	if err := ours.Unload(ctx); err != nil {
-		return err
-	}
-	m.memory.oursUnloaded, err = ours.PSS()
-	return err
+	return nil
 }
 
-// inTurn times a sample: ours, theirs, ours, theirs.
-func (m *measurement) inTurn(ctx context.Context, s sample, ours, theirs clips.Request) (latency, error) {
-	l := latency{sample: s}
-	for i := range m.settings.runs + 1 {
-		ourText, ourTime, err := ours.Transcribe(ctx)
-		if err != nil {
-			return l, fmt.Errorf("ours: %w", err)
-		}
-		theirText, theirTime, err := theirs.Transcribe(ctx)
-		if err != nil {
-			return l, fmt.Errorf("theirs: %w", err)
-		}
-		if i == 0 { // not counted
-			l.sameText = score.Normalize("en", ourText) == score.Normalize("en", theirText)
-			continue
-		}
-		l.ours, l.theirs = append(l.ours, ourTime), append(l.theirs, theirTime)
-		m.say("%s %d/%d: ours %v, theirs %v", s.name, i, m.settings.runs, ourTime.Round(time.Millisecond), theirTime.Round(time.Millisecond))
+// one measures a part: all sides in turn, so often. Before that each has its
+// model read and its memory warmed by the shortest sample and, where that is
+// no matter of minutes, by the part's own.
+func (m *measurement) one(ctx context.Context, p part, list []side) error {
+	at := slices.IndexFunc(m.samples, func(s sample) bool { return s.name == p.sample })
+	if at < 0 {
+		return fmt.Errorf("there is no sample of %s", p.sample)
 	}
-	return l, nil
+	f := figures{part: p, sample: m.samples[at]}
+	if !p.beam {
+		list = list[:beam]
+	}
+	warm := m.samples[0]
+	if f.sample.duration <= time.Minute {
+		warm = f.sample
+	}
+	for _, s := range list {
+		if _, _, err := s.request(warm.path).Transcribe(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	for i := range p.runs {
+		for k, s := range list {
+			c, err := s.run(ctx, f.sample)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			f.runs[k] = append(f.runs[k], c)
+			m.say("%s, %s, %d/%d: %s %.3f s", p.model, p.sample, i+1, p.runs, s.name, c.took.Seconds())
+		}
+	}
+	m.figures = append(m.figures, f)
+	return nil
 }
 
-func (m *measurement) oursOf(a *appliance.Appliance, s sample) clips.Request {
-	return clips.Request{URL: a.URL + "/v1/audio/transcriptions", Key: a.Key, Path: s.path, Fields: map[string]string{
-		"model": m.settings.model, "language": "en", "temperature": "0", "response_format": "json",
-	}}
+// run transcribes a sample once.
+func (s side) run(ctx context.Context, sample sample) (c cost, err error) {
+	if err := s.forget(); err != nil {
+		return c, fmt.Errorf("forget the memory used so far: %w", err)
+	}
+	before, _, err := s.spent()
+	if err != nil {
+		return c, err
+	}
+	if c.text, c.took, err = s.request(sample.path).Transcribe(ctx); err != nil {
+		return c, err
+	}
+	c.cpu, c.peak, err = s.spent()
+	c.cpu -= before
+	return c, err
 }
 
-func theirsOf(s *peer.Server, sample sample) clips.Request {
-	return clips.Request{URL: s.URL, Path: sample.path, Fields: map[string]string{
-		"language": "en", "temperature": "0", "temperature_inc": "0.2", "response_format": "json",
-	}}
+// took is the times of one side.
+func (f figures) took(side int) (list []time.Duration) {
+	for _, c := range f.runs[side] {
+		list = append(list, c.took)
+	}
+	return list
+}
+
+// cpu is the processor times of one side.
+func (f figures) cpu(side int) (list []time.Duration) {
+	for _, c := range f.runs[side] {
+		list = append(list, c.cpu)
+	}
+	return list
+}
+
+// peak is the most memory that one side had in any run, in bytes.
+func (f figures) peak(side int) (most int64) {
+	for _, c := range f.runs[side] {
+		most = max(most, c.peak)
+	}
+	return most
+}
+
+// errors counts one side's word errors, those of all runs.
+func (f figures) errors(side int) (sum score.Counts) {
+	var text string
+	var counts score.Counts
+	for i, c := range f.runs[side] {
+		if i == 0 || c.text != text { // most say the same again, and an hour's words are not counted in no time
+			text, counts = c.text, score.Compare("en", f.sample.text, c.text)
+		}
+		sum = sum.Add(counts)
+	}
+	return sum
+}
+
+// sameText tells whether all runs of two sides gave one text.
+func (f figures) sameText(a, b int) bool {
+	all := slices.Concat(f.runs[a], f.runs[b])
+	return !slices.ContainsFunc(all, func(c cost) bool {
+		return score.Normalize("en", c.text) != score.Normalize("en", all[0].text)
+	})
 }

@@ -104,7 +104,7 @@ var layers = []struct{ pkg, may string }{
 	{"cmd/whisper-appliance-decode", "internal/decode internal/decode/sandbox internal/fault internal/version"},
 
 	// tests that look at the appliance from outside
-	{"tests/clips", "internal/audio internal/durable os/exec"},
+	{"tests/clips", "internal/audio internal/durable internal/score os/exec"},
 	{"tests/report", "internal/durable"},
 	{"tests/skips", ""},
 	{"tests/postgres", "os/exec"},
@@ -113,6 +113,7 @@ var layers = []struct{ pkg, may string }{
 	{"tests/appliance/run", "os/exec tests/appliance"},
 	{"tests/wer", "internal/fault internal/score tests/appliance tests/clips tests/peer tests/report"},
 	{"tests/bench", "internal/score tests/appliance tests/clips tests/peer tests/report"},
+	{"tests/fairness", "tests/appliance tests/clips tests/peer tests/report"},
 	{"tests/conformance", ""},
 	{"tests/subtitles", ""},
 	{"tests/programs", ""},

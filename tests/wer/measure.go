@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"whisper-appliance/internal/score"
@@ -68,8 +66,7 @@ type result struct {
 // all measures every clip that counts, and the long form.
 func (m measurement) all(ctx context.Context, list []score.Clip) (*result, error) {
 	r := &result{joined: m.long}
-	var sounds []clips.Sound
-	var texts []string
+	var spoken []clips.Spoken
 	for i, clip := range list {
 		fmt.Fprintf(m.progress, "%s: %d/%d %s\n", program, i+1, len(list), clip.File)
 		if clip.Excluded != "" {
@@ -88,34 +85,14 @@ func (m measurement) all(ctx context.Context, list []score.Clip) (*result, error
 			r.clips = append(r.clips, h)
 		}
 		if clip.Language == longLanguage {
-			sounds, texts = append(sounds, sound), append(texts, clip.Reference)
+			spoken = append(spoken, clips.Spoken{Sound: sound, Text: clip.Reference})
 		}
 	}
 	fmt.Fprintf(m.progress, "%s: long form\n", program)
-	order := shuffled(len(sounds), m.long)
-	long := clips.Join(pick(sounds, order), shortestPause, longestPause, pauseSeed)
+	long := clips.Together(clips.Shuffled(spoken, m.long), shortestPause, longestPause, pauseSeed)
 	var err error
-	r.long, err = m.one(ctx, score.Clip{File: "long form", Language: longLanguage, Reference: strings.Join(pick(texts, order), " ")}, long, m.theirsLong)
+	r.long, err = m.one(ctx, score.Clip{File: "long form", Language: longLanguage, Reference: long.Text}, long.Sound, m.theirsLong)
 	return r, err
-}
-
-// shuffled is n indices below of: all in one order, all in another, and so on.
-// The same at every run.
-func shuffled(of, n int) []int {
-	random := rand.New(rand.NewPCG(pauseSeed, 7))
-	var order []int
-	for of > 0 && len(order) < n {
-		order = append(order, random.Perm(of)...)
-	}
-	return order[:min(n, len(order))]
-}
-
-func pick[T any](from []T, order []int) []T {
-	var picked []T
-	for _, i := range order {
-		picked = append(picked, from[i])
-	}
-	return picked
 }
 
 // one has a recording heard by all: sound is what is in it. A clip without a

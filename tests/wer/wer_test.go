@@ -7,7 +7,6 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,17 +94,6 @@ func TestMeasureStopsAtAFailure(t *testing.T) {
 	list[0].Path += ".none"
 	if _, err := m.all(t.Context(), list); err == nil || !strings.Contains(err.Error(), "en.wav.none") {
 		t.Errorf("got %v, want the file that is missing", err)
-	}
-}
-
-func TestShuffled(t *testing.T) {
-	order := shuffled(5, 13)
-	if !slices.Equal(order, shuffled(5, 13)) || len(order) != 13 || len(shuffled(0, 3)) != 0 {
-		t.Errorf("order %v", order)
-	}
-	first := slices.Sorted(slices.Values(order[:5]))
-	if !slices.Equal(first, []int{0, 1, 2, 3, 4}) {
-		t.Errorf("the first five are %v, want each once", first)
 	}
 }
 
