@@ -8,8 +8,12 @@ import (
 )
 
 // language tells the language of the first speech, 30 s of it at most. Where
-// nobody speaks there is none.
+// nobody speaks there is none. It is kept as a window without text, for those
+// who ask for the job's result later.
 func (r *run) language(ctx context.Context) error {
+	if r.at > 0 {
+		return nil // it is known from before
+	}
 	w, ok, err := r.next()
 	if err != nil || !ok {
 		return err
@@ -23,7 +27,8 @@ func (r *run) language(ctx context.Context) error {
 		return describe(ctx, err, r.job, w)
 	}
 	r.result.Language = h.language
-	return nil
+	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
+	return r.keep(w, nil, nil)
 }
 
 // enough tells whether the first window is known: speech was found, and what
