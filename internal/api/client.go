@@ -179,9 +179,9 @@ func take(t *transcript.Transcript, name string, data []byte, progress func(Prog
 			progress(p)
 		}
 	case EventSegment:
-		var s Segment
+		var s transcript.Segment
 		if err = json.Unmarshal(data, &s); err == nil {
-			t.Segments = append(t.Segments, s.Transcript())
+			t.Segments = append(t.Segments, s)
 		}
 	case EventDone:
 		var d Done

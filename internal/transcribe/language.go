@@ -28,7 +28,11 @@ func (r *run) language(ctx context.Context) error {
 	}
 	r.result.Language = h.language
 	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
-	return r.keep(w, nil, nil)
+	if err := r.keep(w, nil, nil); err != nil {
+		return err
+	}
+	r.observe(Update{Phase: Recognising, Done: r.done, Total: r.result.Duration, Language: h.language, LanguageProb: r.sure})
+	return nil
 }
 
 // enough tells whether the first window is known: speech was found, and what
