@@ -18,8 +18,8 @@ import (
 	"whisper-appliance/internal/work"
 )
 
-// withDesk gives the rig jobs.
-func (r *rig) withDesk(t *testing.T) *rig {
+// withDesk gives the rig jobs, on a desk that is set up so.
+func (r *rig) withDesk(t *testing.T, set ...func(*work.Desk)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := database.Open(t.Context(), database.Options{File: filepath.Join(dir, "jobs.db")})
@@ -33,6 +33,9 @@ func (r *rig) withDesk(t *testing.T) *rig {
 	desk := &work.Desk{
 		Store: job.NewStore(db, job.Options{}), Service: r.Service, Self: job.NewWorker("test"), Dir: recordings,
 		Proc: string(filepath.Separator) + "proc", Log: r.Log,
+	}
+	for _, f := range set {
+		f(desk)
 	}
 	r.Desk = func() *work.Desk { return desk }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -125,9 +128,7 @@ func TestJobUnderWay(t *testing.T) {
 			}
 		}
 		return talks(ctx, n, req, observe)
-	}).withDesk(t)
-	one := 1
-	r.Desk().AtOnce = func() int { return one }
+	}).withDesk(t, func(d *work.Desk) { d.AtOnce = func() int { return 1 } })
 	srv := r.start(t)
 	first := srv.URL + post(t, srv.URL+"/api/v1/jobs", recording("file")).header.Get("Location")
 	<-reached

@@ -213,7 +213,7 @@ func (d doors) jobs() {
 	d.stream(auth.Transcribe, text, d.s.jobTranscript)
 	events := op(http.MethodGet, "/api/v1/jobs/{id}/events", "jobEvents", "Follow a job by server-sent events: job, progress, segment, then done or error")
 	events.Parameters = []*huma.Param{pathParam("id", "Of the job."), headerParam(lastEventHeader, "The last segment's id that the client has: those after it follow.")}
-	events.Responses = map[string]*huma.Response{"200": {Description: fmt.Sprintf("Events, until the job ends; of %d streams at most that one caller follows.", followsOfOne),
+	events.Responses = map[string]*huma.Response{"200": {Description: fmt.Sprintf("Events, until the job ends. One caller may follow %d jobs at once.", followsOfOne),
 		Content: map[string]*huma.MediaType{"text/event-stream": {}}}}
 	d.stream(auth.Transcribe, events, d.s.jobEvents)
 }
