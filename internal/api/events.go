@@ -73,9 +73,9 @@ func (e *events) take(name string, data []byte) (told bool, err error) {
 			e.progress(p)
 		}
 	case EventSegment:
-		var s Segment
+		var s transcript.Segment
 		if err = json.Unmarshal(data, &s); err == nil {
-			e.t.Segments = append(e.t.Segments, s.Transcript())
+			e.t.Segments = append(e.t.Segments, s)
 		}
 	case EventDone:
 		var d Done

@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"whisper-appliance/internal/transcript"
+)
 
 // Names of the server-sent events of a job, beside those of a transcription.
 const (
@@ -34,9 +38,9 @@ type Job struct {
 // JobDetail is a job with its text, as far as there is any.
 type JobDetail struct {
 	Job
-	Text     string    `json:"text" doc:"Of a job that is not done: of the windows that are."`
-	Segments []Segment `json:"segments"`
-	Notes    []string  `json:"notes,omitempty"`
+	Text     string               `json:"text" doc:"Of a job that is not done: of the windows that are."`
+	Segments []transcript.Segment `json:"segments"`
+	Notes    []string             `json:"notes,omitempty"`
 }
 
 // JobList is a page of jobs, the newest first.

@@ -46,12 +46,24 @@ type Access struct {
 	Key  string     // name of the key used; "" where none was needed
 	Addr netip.Addr // the caller's address, behind trusted proxies too; not valid where it is unknown
 	UID  *uint32    // the caller's user on the Unix socket
+
+	Admin bool // may do what needs the scope admin, too
 }
 
-// Owner names who was let in, for what is shared among callers: "key:NAME",
-// "user:UID", "addr:ADDRESS", or "addr:" where that is hidden by a proxy. A
-// machine has many addresses of IPv6; they count as one up to its network.
+// Owner names who was let in, for what is one caller's and nobody else's:
+// "key:NAME", "user:UID", "addr:ADDRESS" with the zone of a link-local address,
+// or "addr:" where the address is hidden by a proxy.
 func (a Access) Owner() string {
+	if a.byAddress() && a.Addr.IsValid() {
+		return "addr:" + a.Addr.String()
+	}
+	return a.Share()
+}
+
+// Share names who was let in, for what is divided among callers, such as the
+// engine's time. It is Owner, but a machine has many addresses of IPv6: they
+// count as one up to its network.
+func (a Access) Share() string {
 	switch addr := a.Addr; {
 	case a.Key != "":
 		return "key:" + a.Key
@@ -66,6 +78,9 @@ func (a Access) Owner() string {
 	}
 }
 
+// byAddress tells whether nothing but an address says who a is.
+func (a Access) byAddress() bool { return a.Key == "" && a.UID == nil }
+
 // Judge decides whether c may do what needs scope. A refusal is a fault:
 // Unauthorized where a key is wrong or missing, Forbidden where a good key
 // lacks the scope.
@@ -78,6 +93,7 @@ func Judge(c Caller, scope Scope, p Policy, keys Keys) (Access, error) {
 	}
 	if c.Key == "" {
 		if p.open(access, scope) {
+			access.Admin = p.open(access, Admin)
 			return access, nil
 		}
 		return Access{}, keyNeeded(access, scope)
@@ -91,7 +107,7 @@ func Judge(c Caller, scope Scope, p Policy, keys Keys) (Access, error) {
 		return Access{}, fault.New(fault.Forbidden, "insufficient_scope", "the API key %s lacks the scope %s, which this needs", key.Name, scope).
 			Try("use a key with the scope %s", scope)
 	}
-	access.Key = key.Name
+	access.Key, access.Admin = key.Name, key.Has(Admin) || p.open(access, Admin)
 	return access, nil
 }
 
@@ -136,7 +152,7 @@ func (c Caller) proxied() bool { return c.Forwarded || c.ForwardedFor != "" }
 // origin is the address that the caller is judged by, the zero Addr where a
 // proxy hides it. A Unix socket's peer cannot be named as a trusted proxy.
 func (p Policy) origin(c Caller) netip.Addr {
-	peer := plain(c.RemoteAddr)
+	peer := c.RemoteAddr.Unmap()
 	trusted := p.trusts(peer)
 	switch {
 	case c.UnixUID != nil || c.proxied() && !trusted:
@@ -152,17 +168,17 @@ func (p Policy) origin(c Caller) netip.Addr {
 
 // client is the rightmost address of an X-Forwarded-For that is no trusted
 // proxy: what is left of it, its sender may have made up. Where all are
-// trusted it is the first of them.
+// trusted it is the rightmost, which is what the proxy at hand has seen itself:
+// a client among trusted addresses would else name whom it likes.
 func (p Policy) client(forwardedFor string) netip.Addr {
 	list := strings.Split(forwardedFor, ",")
 	slices.Reverse(list)
-	var addr netip.Addr
 	for _, hop := range list {
-		if addr = parseHop(hop); !p.trusts(addr) {
+		if addr := parseHop(hop); !p.trusts(addr) {
 			return addr
 		}
 	}
-	return addr
+	return parseHop(list[0])
 }
 
 // parseHop reads one address of X-Forwarded-For, which some proxies write with
@@ -170,20 +186,18 @@ func (p Policy) client(forwardedFor string) netip.Addr {
 func parseHop(s string) netip.Addr {
 	s = strings.TrimSpace(s)
 	if withPort, err := netip.ParseAddrPort(s); err == nil {
-		return plain(withPort.Addr())
+		return withPort.Addr().Unmap()
 	}
 	s = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
 		return netip.Addr{}
 	}
-	return plain(addr)
+	return addr.Unmap()
 }
 
+// trusts tells whether addr is a trusted proxy's; networks know no zones.
 func (p Policy) trusts(addr netip.Addr) bool {
+	addr = addr.WithZone("")
 	return slices.ContainsFunc(p.TrustedProxies, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
-
-// plain is addr as rules compare it: an IPv4 address mapped into IPv6 is IPv4,
-// and no zone.
-func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }

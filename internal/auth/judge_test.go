@@ -185,7 +185,9 @@ func TestJudgeProxies(t *testing.T) {
 		{"trusted, client made up the left", "10.0.0.1", map[string]string{"X-Forwarded-For": "127.0.0.1, 8.8.8.8"}, e401, "8.8.8.8"},
 		{"two trusted hops", "10.0.0.1", map[string]string{"X-Forwarded-For": "127.0.0.1, 8.8.8.8, 10.0.0.2"}, e401, "8.8.8.8"},
 		{"two trusted hops, private client", "10.0.0.1", map[string]string{"X-Forwarded-For": "192.168.1.5, 10.0.0.2"}, yes, "192.168.1.5"},
-		{"all trusted", "10.0.0.1", map[string]string{"X-Forwarded-For": "10.0.0.3, 10.0.0.2"}, yes, "10.0.0.3"},
+		{"all trusted", "10.0.0.1", map[string]string{"X-Forwarded-For": "10.0.0.3, 10.0.0.2"}, yes, "10.0.0.2"},
+		{"all trusted, as the client says", "10.0.0.1", map[string]string{"X-Forwarded-For": "10.0.0.4, 10.0.0.3, 10.0.0.2"}, yes, "10.0.0.2"},
+		{"with zone", "10.0.0.1", map[string]string{"X-Forwarded-For": "fe80::5%eth0"}, yes, "fe80::5%eth0"},
 		{"with port", "10.0.0.1", map[string]string{"X-Forwarded-For": "192.168.1.5:1234"}, yes, "192.168.1.5"},
 		{"IPv6 with port", "10.0.0.1", map[string]string{"X-Forwarded-For": "[fd00::5]:1234"}, yes, "fd00::5"},
 		{"IPv6 in brackets", "10.0.0.1", map[string]string{"X-Forwarded-For": "[fd00::5]"}, yes, "fd00::5"},
@@ -208,6 +210,53 @@ func TestJudgeProxies(t *testing.T) {
 		}
 		if got := p.origin(c); got.IsValid() != (tt.addr != "") || got.IsValid() && got.String() != tt.addr {
 			t.Errorf("%s: caller %s, want %s", tt.name, got, tt.addr)
+		}
+	}
+}
+
+// TestOwnerAndShare: what is one caller's goes by his whole address, what is
+// divided by his network.
+func TestOwnerAndShare(t *testing.T) {
+	uid := uint32(1000)
+	for _, tt := range []struct {
+		access       Access
+		owner, share string
+	}{
+		{Access{Addr: netip.MustParseAddr("192.168.1.7")}, "addr:192.168.1.7", "addr:192.168.1.7"},
+		{Access{Addr: netip.MustParseAddr("fd00::a")}, "addr:fd00::a", "addr:fd00::"},
+		{Access{Addr: netip.MustParseAddr("fd00::b")}, "addr:fd00::b", "addr:fd00::"},
+		{Access{Addr: netip.MustParseAddr("fe80::1%eth0")}, "addr:fe80::1%eth0", "addr:fe80::"},
+		{Access{Addr: netip.MustParseAddr("fe80::1%eth1")}, "addr:fe80::1%eth1", "addr:fe80::"},
+		{Access{Addr: netip.MustParseAddr("fd00::a"), Key: "k"}, "key:k", "key:k"},
+		{Access{UID: &uid}, "user:1000", "user:1000"},
+		{Access{}, "addr:", "addr:"},
+	} {
+		if owner, share := tt.access.Owner(), tt.access.Share(); owner != tt.owner || share != tt.share {
+			t.Errorf("%+v: owner %s and share %s, want %s and %s", tt.access, owner, share, tt.owner, tt.share)
+		}
+	}
+}
+
+// TestJudgeTellsWhoAdministers: whoever was let in for less is told apart from
+// those who may do all.
+func TestJudgeTellsWhoAdministers(t *testing.T) {
+	keys := ring{"small": {Name: "s", Scopes: []Scope{Transcribe}}, "big": {Name: "b", Scopes: []Scope{Admin}}}
+	root, user := uint32(0), uint32(1000)
+	for name, tt := range map[string]struct {
+		caller Caller
+		admin  bool
+	}{
+		"address":            {Caller{RemoteAddr: netip.MustParseAddr("127.0.0.1")}, false},
+		"small key":          {Caller{RemoteAddr: netip.MustParseAddr("8.8.8.8"), Key: "small"}, false},
+		"big key":            {Caller{RemoteAddr: netip.MustParseAddr("8.8.8.8"), Key: "big"}, true},
+		"root":               {Caller{UnixUID: &root}, true},
+		"root's small key":   {Caller{UnixUID: &root, Key: "small"}, true},
+		"somebody":           {Caller{UnixUID: &user}, false},
+		"somebody's big key": {Caller{UnixUID: &user, Key: "big"}, true},
+	} {
+		a, err := Judge(tt.caller, Transcribe, Policy{OpenTo: OpenPrivate, OwnUID: 990}, keys)
+		if err != nil || a.Admin != tt.admin {
+			t.Errorf("%s: %+v, %v; want admin %v", name, a, err, tt.admin)
 		}
 	}
 }

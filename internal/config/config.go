@@ -56,7 +56,7 @@ type TLS struct {
 type Auth struct {
 	KeysFile       string         `toml:"keys_file" check:"path" doc:"File of API keys, see \"whisper-appliance keys\". Empty means keys.toml beside config.toml."`
 	OpenTo         string         `toml:"open_to" oneof:"private loopback nobody" doc:"Who may transcribe without a key: private (this machine and private addresses), loopback (this machine) or nobody."`
-	TrustedProxies []netip.Prefix `toml:"trusted_proxies" doc:"Addresses or networks of reverse proxies whose X-Forwarded-For is believed. Through any other proxy a caller counts as remote."`
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies" doc:"Addresses or networks of reverse proxies whose X-Forwarded-For is believed. Through any other proxy a caller counts as remote. Whoever has one of these addresses may claim to be anybody: name the proxies alone, not a network that clients are in."`
 }
 
 // Models is the [models] section.
@@ -90,7 +90,7 @@ type Jobs struct {
 	KeepMost   int           `toml:"keep_most" min:"0" max:"1000000" doc:"How many jobs that have ended stay at most, the oldest go first; 0 means any number."`
 	Disk       Bytes         `toml:"disk" min:"1" doc:"What the recordings of jobs may take in all. Those of jobs that have failed go first; then no more jobs are taken."`
 	UploadKeep time.Duration `toml:"upload_keep" min:"1m" max:"720h" doc:"How long an upload in pieces that is not whole waits for its next piece."`
-	Directory  string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see."`
+	Directory  string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see. It is read at the start."`
 }
 
 // Database is the [database] section.

@@ -69,9 +69,26 @@ func (l *loader) report() *Report {
 func (f field) shown() any {
 	text, ok := f.plain().(string)
 	if u, err := url.Parse(text); ok && err == nil && f.check == "database" {
-		return u.Redacted()
+		return redacted(u)
 	}
 	return f.plain()
+}
+
+// redacted is the address of a database without its passwords, which may be
+// among its parameters, too.
+func redacted(u *url.URL) string {
+	parameters, err := url.ParseQuery(u.RawQuery)
+	secret := err != nil // then nobody knows what is in it
+	for _, name := range []string{"password", "sslpassword"} {
+		if parameters.Has(name) {
+			parameters.Set(name, "xxxxx")
+			secret = true
+		}
+	}
+	if secret {
+		u.RawQuery = parameters.Encode()
+	}
+	return u.Redacted()
 }
 
 // Literal is the value as TOML writes it.

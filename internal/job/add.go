@@ -49,9 +49,8 @@ const rejoins = 5
 // bad_idempotency_key (BadInput).
 func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) {
 	n.Owner, n.Name, n.Media = plain(n.Owner), plain(n.Name), plain(n.Media)
-	if len(n.Key) > longestKey || plain(n.Key) != n.Key {
-		return Job{}, false, fault.New(fault.BadInput, "bad_idempotency_key", "an idempotency key is text of at most %d bytes", longestKey).
-			On("idempotency_key").Try("a UUID is a good one")
+	if err := CheckKey(n.Key); err != nil {
+		return Job{}, false, err
 	}
 	if n.ID == "" {
 		id, err := uuid.NewV7()
@@ -68,6 +67,15 @@ func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) 
 		return Job{}, false, err
 	}
 	return j, joined, nil
+}
+
+// CheckKey refuses what is no idempotency key, with Add's fault.
+func CheckKey(key string) error {
+	if len(key) > longestKey || plain(key) != key {
+		return fault.New(fault.BadInput, "bad_idempotency_key", "an idempotency key is text of at most %d bytes", longestKey).
+			On("idempotency_key").Try("a UUID is a good one")
+	}
+	return nil
 }
 
 func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, n New) (Job, bool, error) {

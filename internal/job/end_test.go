@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,6 +162,11 @@ func TestDeleteAndMedia(t *testing.T) {
 		}
 		if _, err := s.Delete(ctx, running); code(err) != "job_running" {
 			t.Errorf("running: %v", err)
+		}
+		_, err = s.Cancel(ctx, running)
+		must(t, err)
+		if _, err := s.Delete(ctx, running); code(err) != "job_running" || !strings.Contains(err.Error(), "being cancelled") || strings.Contains(fault.Hint(err), "cancel it") {
+			t.Errorf("running, with a cancel asked for: %v", err)
 		}
 		if _, err := s.DropMedia(ctx, queued); code(err) != "job_not_ended" {
 			t.Errorf("queued: %v", err)

@@ -25,7 +25,10 @@ func (s *Store) Delete(ctx context.Context, id string) (r Removed, err error) {
 		if err != nil {
 			return err
 		}
-		if j.State == Running && stamp(j.LeaseUntil) > now.lease {
+		switch running := j.State == Running && stamp(j.LeaseUntil) > now.lease; {
+		case running && j.Canceling:
+			return fault.New(fault.Conflict, "job_running", "job %s is being cancelled, and its worker has yet to stop", j.ID).On("id").Try("try again in a few seconds")
+		case running:
 			return fault.New(fault.Conflict, "job_running", "job %s is being worked on", j.ID).On("id").Try("cancel it first")
 		}
 		r = Removed{j.ID, j.Media, j.Bytes}

@@ -164,8 +164,9 @@ var ErrLost = errors.New("the job is no longer this worker's")
 // ErrStored is what a worker gets that stores a window twice.
 var ErrStored = errors.New("the window is stored already")
 
-// missing is the fault for an id that leads nowhere.
-func missing(id string) error {
+// Missing is the fault for an id that leads nowhere, or for somebody to a job
+// that is not shown to him.
+func Missing(id string) error {
 	return fault.New(fault.NotFound, "unknown_job", "there is no job %s", fault.Short(id)).On("id").
 		Try("it may have been deleted, by somebody or because it was old")
 }

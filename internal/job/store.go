@@ -143,7 +143,7 @@ func plain(s string) string {
 func get(ctx context.Context, tx *sql.Tx, id string) (Job, error) {
 	j, err := scan(tx.QueryRowContext(ctx, "SELECT "+columns+" FROM jobs WHERE id = $1", plain(id)), true)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Job{}, missing(id)
+		return Job{}, Missing(id)
 	}
 	return j, err
 }
@@ -161,7 +161,7 @@ func (s *Store) forUpdate() string {
 func (s *Store) locked(ctx context.Context, tx *sql.Tx, id string) (Job, error) {
 	j, err := scan(tx.QueryRowContext(ctx, "SELECT "+columns+" FROM jobs WHERE id = $1"+s.forUpdate(), plain(id)), true)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Job{}, missing(id)
+		return Job{}, Missing(id)
 	}
 	return j, err
 }

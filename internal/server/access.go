@@ -17,6 +17,13 @@ type contextKey int
 // peerKey is where connContext keeps a *uint32: the user at the other end of a Unix socket.
 const peerKey contextKey = 0
 
+type (
+	// accessKey is where a door keeps the auth.Access of a request that it let in.
+	accessKey struct{}
+	// headKey is set where a GET was a HEAD.
+	headKey struct{}
+)
+
 // connContext notes who is at the other end of a Unix socket while the
 // connection is at hand.
 func connContext(ctx context.Context, c net.Conn) context.Context {
@@ -46,10 +53,10 @@ func caller(r *http.Request) auth.Caller {
 // needNothing marks a door that is open to everybody with a right key or none.
 const needNothing auth.Scope = ""
 
-// permit says whether r may do what needs scope.
-func (s *Server) permit(r *http.Request, scope auth.Scope) error {
+// permit says whether r may do what needs scope, and to whom it was granted.
+func (s *Server) permit(r *http.Request, scope auth.Scope) (auth.Access, error) {
 	if scope == needNothing {
-		return nil
+		return auth.Access{}, nil
 	}
 	access, err := s.judge(r, scope)
 	if err != nil { // what a watcher of the log, fail2ban say, looks for
@@ -57,7 +64,14 @@ func (s *Server) permit(r *http.Request, scope auth.Scope) error {
 	} else if scope == auth.Admin {
 		s.granted(r, access)
 	}
-	return err
+	return access, err
+}
+
+// accessOf is what was granted to the request that ctx belongs to. A door that
+// needs nothing has granted it to nobody in particular.
+func accessOf(ctx context.Context) auth.Access {
+	access, _ := ctx.Value(accessKey{}).(auth.Access) //nolint:errcheck // nobody in particular
+	return access
 }
 
 func (s *Server) judge(r *http.Request, scope auth.Scope) (auth.Access, error) {
@@ -67,16 +81,6 @@ func (s *Server) judge(r *http.Request, scope auth.Scope) (auth.Access, error) {
 		TrustedProxies: c.TrustedProxies,
 		OwnUID:         uint32(os.Getuid()),
 	}, s.Keys)
-}
-
-// owner names whose work a request that was permitted is: the engine's time is
-// shared among owners.
-func (s *Server) owner(r *http.Request) string {
-	access, err := s.judge(r, auth.Transcribe)
-	if err != nil {
-		return "" // it has just been permitted
-	}
-	return access.Owner()
 }
 
 // granted notes who administers, and by what right: the key's name, or the user
@@ -99,7 +103,8 @@ func (s *Server) knownKey(r *http.Request) error {
 	if _, ok := s.Keys.Find(c.Key); ok {
 		return nil
 	}
-	return s.permit(r, auth.Transcribe) // has the words for it
+	_, err := s.permit(r, auth.Transcribe) // has the words for it
+	return err
 }
 
 // encrypted reports whether r came by TLS, here or as far as a proxy in front.

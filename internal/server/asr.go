@@ -158,7 +158,7 @@ func (s *Server) parseASR(r *http.Request) (*asrRequest, error) {
 		return nil, err
 	}
 	words := on["word_timestamps"] && a.output == "json"
-	a.job, err = s.job(&upload{fields: map[string][]string{"language": {q["language"]}, "prompt": {q["initial_prompt"]}}}, task, words)
+	a.job, err = s.job(transcribe.Request{Language: q["language"], Prompt: q["initial_prompt"], Task: task, Words: words})
 	return a, err
 }
 
@@ -168,7 +168,7 @@ func (s *Server) receiveFor(w http.ResponseWriter, r *http.Request, job *transcr
 	if err != nil {
 		return nil, err
 	}
-	job.Audio, job.Name, job.Owner = u.file, u.name, u.owner
+	u.give(job)
 	return u, nil
 }
 
@@ -339,7 +339,7 @@ func (s *Server) parseDetection(r *http.Request) (transcribe.Job, form, error) {
 		return transcribe.Job{}, f, err
 	}
 	f.bare = !encode
-	job, err := s.job(&upload{fields: map[string][]string{"language": {"auto"}}}, transcript.Transcribe, false)
+	job, err := s.job(transcribe.Request{Language: "auto"})
 	if err == nil && job.Language != "" {
 		err = fault.New(fault.Conflict, "model_english_only", "the model %s understands English only and tells no languages apart", job.Model).
 			Try("use a model without .en: whisper-appliance models use base")

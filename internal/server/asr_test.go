@@ -382,6 +382,9 @@ func TestASRIsDocumented(t *testing.T) {
 	for path, want := range map[string][]string{"/asr": asrParams, "/detect-language": {"encode"}} {
 		var got []string
 		for _, p := range doc.Paths[path].Post.Parameters {
+			if p.In == "header" {
+				continue
+			}
 			if got = append(got, p.Name); p.In != "query" || p.Description == "" {
 				t.Errorf("%s: %+v", path, p)
 			}

@@ -12,7 +12,7 @@ import (
 // for those.
 func (d doors) dialects() {
 	asr := multipartOp(http.MethodPost, asrDoor, "asr", "Transcribe a recording, as whisper-asr-webservice does", asrForm)
-	asr.Parameters = []*huma.Param{
+	params := []*huma.Param{
 		queryParam("encode", boolean(true), "false: the recording is bare samples, s16le at 16 kHz, mono."),
 		queryParam("task", choice("transcribe", "translate"), fieldDocs["task"]),
 		queryParam("language", choice(), fieldDocs["language"]),
@@ -21,8 +21,9 @@ func (d doors) dialects() {
 		queryParam("word_timestamps", boolean(false), "true: json has each word with its own times."),
 		queryParam("output", choice("txt", "vtt", "srt", "tsv", "json"), "The format; txt by itself."),
 	}
+	asr.Parameters = append(asr.Parameters, params...)
 	detect := multipartOp(http.MethodPost, detectDoor, "detectLanguage", "Tell the language of a recording's first speech, as whisper-asr-webservice does", asrForm)
-	detect.Parameters = asr.Parameters[:1]
+	detect.Parameters = append(detect.Parameters, params[0])
 	inference := multipartOp(http.MethodPost, inferenceDoor, "inference", "Transcribe a recording, as whisper.cpp's server does", inferenceForm)
 	schema := inference.RequestBody.Content["multipart/form-data"].Schema
 	for _, f := range inferenceFields {

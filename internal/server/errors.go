@@ -37,7 +37,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	case fault.Unauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="whisper-appliance"`)
 	case fault.Busy:
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(cmp.Or(f.After, defaultAfter).Seconds()))))
+		w.Header().Set("Retry-After", retryAfter(f))
 	}
 	if unread {
 		w.Header().Set("Connection", "close")
@@ -52,6 +52,14 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 // defaultAfter is when to try again what was refused for its number, where that
 // does not say.
 const defaultAfter = 10 * time.Second
+
+// retryAfter is the header of that name, "" where f may never pass.
+func retryAfter(f *fault.Error) string {
+	if f.Kind != fault.Busy {
+		return ""
+	}
+	return strconv.Itoa(int(math.Ceil(cmp.Or(f.After, defaultAfter).Seconds())))
+}
 
 // How much of a refused body linger takes, and for how long.
 const (
@@ -168,13 +176,23 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 
 // bodyError carries an error through huma, which marshals it as the answer's body.
 type bodyError struct {
-	code int
-	body any
+	code  int
+	body  any
+	after string // Retry-After; "" = none
 }
 
 func (e *bodyError) GetStatus() int               { return e.code }
 func (e *bodyError) Error() string                { return http.StatusText(e.code) }
 func (e *bodyError) MarshalJSON() ([]byte, error) { return json.Marshal(e.body) }
+
+// GetHeaders is huma.HeadersError's.
+func (e *bodyError) GetHeaders() http.Header {
+	h := http.Header{}
+	if e.after != "" {
+		h.Set("Retry-After", e.after)
+	}
+	return h
+}
 
 // humaError replaces huma's error model by ours, for what huma itself refuses.
 func humaError(code int, message string, details ...error) huma.StatusError {

@@ -161,12 +161,14 @@ func (s *Server) parseInference(u *upload) (*inferenceRequest, error) {
 	if err := q.formatOf(u.get("response_format")); err != nil {
 		return nil, err
 	}
+	asked := u.request(task, q.format == transcript.VerboseJSON)
 	if q.onlyLanguage {
-		u.fields["language"] = []string{"auto"}
+		asked.Language = "auto"
 	}
-	if q.job, err = s.job(u, task, q.format == transcript.VerboseJSON); err != nil {
+	if q.job, err = s.job(asked); err != nil {
 		return nil, err
 	}
+	u.give(&q.job)
 	q.job.OnlyLanguage = q.onlyLanguage
 	return q, q.numbers(u)
 }

@@ -3,13 +3,13 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
 	"whisper-appliance/internal/api"
-	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/schedule"
@@ -19,7 +19,7 @@ import (
 )
 
 // jobForm is a recording for which nobody waits at the door.
-var jobForm = form{file: "file", fields: []string{"model", "language", "prompt", "temperature", "task", "words", "priority", "deadline"}}
+var jobForm = form{file: "file", fields: []string{"model", "language", "prompt", "temperature", "task", "words", "priority", "deadline"}, kept: true}
 
 // jobsDesk is the desk, or the fault that there is none.
 func (s *Server) jobsDesk() (*work.Desk, error) {
@@ -69,14 +69,15 @@ func (s *Server) wish(u *upload) (work.Wish, error) {
 	if err != nil {
 		return work.Wish{}, err
 	}
-	words, err := flag(u, "words")
+	words, err := u.flag("words")
 	if err != nil {
 		return work.Wish{}, err
 	}
-	t, err := s.job(u, task, words)
+	t, err := s.job(u.request(task, words))
 	if err != nil {
 		return work.Wish{}, err
 	}
+	u.give(&t)
 	if t.Class, err = priority(u.get("priority")); err != nil {
 		return work.Wish{}, err
 	}
@@ -115,8 +116,8 @@ type jobID struct {
 }
 
 // mine finds a job of the caller's. Those of others are for administrators; to
-// the rest they are not there.
-func (s *Server) mine(ctx context.Context, r *http.Request, id string) (*work.Desk, job.Job, error) {
+// the rest they are not there, in the same words.
+func (s *Server) mine(ctx context.Context, id string) (*work.Desk, job.Job, error) {
 	desk, err := s.jobsDesk()
 	if err != nil {
 		return nil, job.Job{}, err
@@ -125,17 +126,10 @@ func (s *Server) mine(ctx context.Context, r *http.Request, id string) (*work.De
 	if err != nil {
 		return nil, job.Job{}, err
 	}
-	if j.Owner != s.owner(r) && !s.administers(r) {
-		return nil, job.Job{}, fault.New(fault.NotFound, "unknown_job", "there is no job %s of yours", fault.Short(id)).On("id").
-			Try("it belongs to the key or the address that sent it")
+	if access := accessOf(ctx); j.Owner != access.Owner() && !access.Admin {
+		return nil, job.Job{}, job.Missing(id)
 	}
 	return desk, j, nil
-}
-
-// administers tells whether a request may see what is others'.
-func (s *Server) administers(r *http.Request) bool {
-	_, err := s.judge(r, auth.Admin)
-	return err == nil
 }
 
 type jobAnswer struct{ Body api.Job }
@@ -143,7 +137,7 @@ type jobAnswer struct{ Body api.Job }
 type jobDetailAnswer struct{ Body api.JobDetail }
 
 func (s *Server) getJob(ctx context.Context, in *jobID) (*jobDetailAnswer, error) {
-	desk, j, err := s.mine(ctx, requestIn(ctx), in.ID)
+	desk, j, err := s.mine(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -152,10 +146,7 @@ func (s *Server) getJob(ctx context.Context, in *jobID) (*jobDetailAnswer, error
 		return nil, err
 	}
 	shown, err := s.show(ctx, desk, j)
-	out := &jobDetailAnswer{api.JobDetail{Job: shown, Text: t.Text(), Segments: []api.Segment{}, Notes: t.Notes}}
-	for _, seg := range t.Segments {
-		out.Body.Segments = append(out.Body.Segments, api.SegmentOf(seg))
-	}
+	out := &jobDetailAnswer{api.JobDetail{Job: shown, Text: t.Text(), Segments: append([]transcript.Segment{}, t.Segments...), Notes: t.Notes}}
 	return out, err
 }
 
@@ -187,8 +178,8 @@ func (s *Server) listJobs(ctx context.Context, in *jobQuery) (*jobListAnswer, er
 		return nil, err
 	}
 	filter := job.Filter{State: job.State(in.State), Before: in.Before, Limit: in.Limit + 1, Everyone: in.All}
-	r := requestIn(ctx)
-	if filter.Owner = s.owner(r); in.All && !s.administers(r) {
+	access := accessOf(ctx)
+	if filter.Owner = access.Owner(); in.All && !access.Admin {
 		return nil, fault.New(fault.Forbidden, "insufficient_scope", "the jobs of others are for administrators").On("all").
 			Try("leave all out, or use a key with the scope admin")
 	}
@@ -273,7 +264,7 @@ func (s *Server) retryJob(ctx context.Context, in *jobID) (*jobAnswer, error) {
 }
 
 func (s *Server) change(ctx context.Context, in *jobID, how func(*work.Desk, context.Context, string) (job.Job, error)) (*jobAnswer, error) {
-	desk, j, err := s.mine(ctx, requestIn(ctx), in.ID)
+	desk, j, err := s.mine(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +276,7 @@ func (s *Server) change(ctx context.Context, in *jobID, how func(*work.Desk, con
 }
 
 func (s *Server) deleteJob(ctx context.Context, in *jobID) (*struct{}, error) {
-	desk, j, err := s.mine(ctx, requestIn(ctx), in.ID)
+	desk, j, err := s.mine(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -298,16 +289,19 @@ func (s *Server) jobTranscript(w http.ResponseWriter, r *http.Request) error {
 	if asked := r.URL.Query().Get("format"); asked != "" {
 		var err error
 		if format, err = transcript.ParseFormat(asked); err != nil {
+			var f *fault.Error
+			if errors.As(err, &f) {
+				f.Field = "format" // which the other doors call otherwise
+			}
 			return err
 		}
 	}
-	_, j, err := s.mine(r.Context(), r, r.PathValue("id"))
+	_, j, err := s.mine(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	if j.State != job.Done {
-		return fault.New(fault.Conflict, "job_not_done", "the job is %s", j.State).On("id").
-			Try("wait for it: GET /api/v1/jobs/%s/events tells when it is done", j.ID)
+	if err := isDone(j); err != nil {
+		return err
 	}
 	t := &transcript.Transcript{}
 	if err := json.Unmarshal(j.Result, t); err != nil {
@@ -316,4 +310,16 @@ func (s *Server) jobTranscript(w http.ResponseWriter, r *http.Request) error {
 	return writeWhole(w, renderer{contentType: transcript.ContentType(format), whole: func(w io.Writer, t *transcript.Transcript) error {
 		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true})
 	}}, t)
+}
+
+// isDone refuses a job that has no transcript, or none yet.
+func isDone(j job.Job) error {
+	f := fault.New(fault.Conflict, "job_not_done", "the job is %s", j.State).On("id")
+	switch {
+	case j.State == job.Done:
+		return nil
+	case j.State.Ended():
+		return f.Try("GET /api/v1/jobs/%s shows why, and what text there is; POST /api/v1/jobs/%s/retry goes on with it", j.ID, j.ID)
+	}
+	return f.Try("wait for it: GET /api/v1/jobs/%s/events tells when it is done", j.ID)
 }

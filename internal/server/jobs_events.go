@@ -4,26 +4,66 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 	"whisper-appliance/internal/work"
 )
 
+// followsOfOne is how many streams of jobs one caller may follow at once. The
+// updates' are counted apart: nobody shuts out who watches those.
+const followsOfOne = 16
+
+// follows is the streams of jobs, by whose they are. The zero value is ready.
+type follows struct {
+	mu sync.Mutex
+	by map[string]int
+}
+
+// enter counts a stream in, where there is room; leave is called once.
+func (f *follows) enter(share string) (leave func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.by[share]; n >= followsOfOne {
+		return nil, fault.New(fault.Busy, "too_many_streams", "you follow %d jobs already, and one caller can follow no more at once", n).
+			Try("close one of the streams, such as a page that is open elsewhere; GET /api/v1/jobs/ID tells the same when asked")
+	}
+	if f.by == nil {
+		f.by = map[string]int{}
+	}
+	f.by[share]++
+	return func() { f.leave(share) }, nil
+}
+
+func (f *follows) leave(share string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.by[share]--; f.by[share] == 0 {
+		delete(f.by, share)
+	}
+}
+
 // jobEvents follows a job from its first segment, or from the one after
 // Last-Event-ID, to its end. Who comes back after that gets the end again.
 func (s *Server) jobEvents(w http.ResponseWriter, r *http.Request) error {
-	desk, j, err := s.mine(r.Context(), r, r.PathValue("id"))
+	desk, j, err := s.mine(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	if err := s.watching.enter(); err != nil {
+	if onlyHead(r) {
+		beginSSE(w)
+		return nil
+	}
+	leave, err := s.follows.enter(accessOf(r.Context()).Share())
+	if err != nil {
 		return err
 	}
-	defer s.watching.leave()
-	skip, _ := strconv.Atoi(r.Header.Get("Last-Event-ID")) //nolint:errcheck // anything else is from the beginning
+	defer leave()
+	skip, _ := strconv.Atoi(r.Header.Get(lastEventHeader)) //nolint:errcheck // anything else is from the beginning
 	ctx, cancel := context.WithCancel(r.Context())
 	run := following(func(observe func(transcribe.Update)) (*transcript.Transcript, error) {
 		return desk.Attend(ctx, j.ID, observe)
@@ -71,7 +111,7 @@ func (o *jobStream) take(ctx context.Context, updates []transcribe.Update) {
 		}
 		for _, seg := range u.Segments {
 			if o.sent++; o.sent > o.skip {
-				o.sendAs(strconv.Itoa(o.sent), api.EventSegment, api.SegmentOf(seg))
+				o.sendAs(strconv.Itoa(o.sent), api.EventSegment, seg)
 			}
 		}
 	}

@@ -19,8 +19,8 @@ import (
 	"whisper-appliance/internal/work"
 )
 
-// withDesk gives the rig jobs.
-func (r *rig) withDesk(t *testing.T) *rig {
+// withDesk gives the rig jobs, on a desk that is set up so.
+func (r *rig) withDesk(t *testing.T, set ...func(*work.Desk)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := database.Open(t.Context(), database.Options{File: filepath.Join(dir, "jobs.db")})
@@ -37,6 +37,9 @@ func (r *rig) withDesk(t *testing.T) *rig {
 		Store: job.NewStore(db, job.Options{}), Service: r.Service, Self: job.NewWorker("test"), Dir: recordings,
 		Inbox: &inbox.Inbox{Dir: uploads, Log: r.Log, Free: func(string) (int64, error) { return 8 << 30, nil }},
 		Proc:  string(filepath.Separator) + "proc", Log: r.Log,
+	}
+	for _, f := range set {
+		f(desk)
 	}
 	r.Desk = func() *work.Desk { return desk }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -99,7 +102,7 @@ func TestJob(t *testing.T) {
 	}
 	do(t, "GET", at+"/transcript", nil).want(t, 200, whole)
 	do(t, "GET", at+"/transcript?format=srt", nil).want(t, 200, "00:00:00,000 --> ", "Part 2, äöü.")
-	do(t, "GET", at+"/transcript?format=x", nil).want(t, 400, "unknown_format")
+	do(t, "GET", at+"/transcript?format=x", nil).want(t, 400, "unknown_format", `"field":"format"`)
 	do(t, "GET", at+"/events", nil).want(t, 200, "event: job\n", `"state":"done"`, "id: 1\nevent: segment\n", "id: 3\n", "event: done\n", whole)
 	tail := do(t, "GET", at+"/events", nil, "Last-Event-ID", "2")
 	if tail.want(t, 200, "id: 3\n", "event: done\n"); strings.Contains(tail.body, "id: 2\n") {
@@ -129,9 +132,7 @@ func TestJobUnderWay(t *testing.T) {
 			}
 		}
 		return talks(ctx, n, req, observe)
-	}).withDesk(t)
-	one := 1
-	r.Desk().AtOnce = func() int { return one }
+	}).withDesk(t, func(d *work.Desk) { d.AtOnce = func() int { return 1 } })
 	srv := r.start(t)
 	first := srv.URL + post(t, srv.URL+"/api/v1/jobs", recording("file")).header.Get("Location")
 	<-reached
@@ -142,13 +143,18 @@ func TestJobUnderWay(t *testing.T) {
 	if j.Text != "Part 0, äöü." || j.Done <= 0 || j.Percent <= 0 || j.Percent >= 100 || j.Phase != "recognising" {
 		t.Errorf("running: %+v", j)
 	}
-	do(t, "GET", first+"/transcript", nil).want(t, 409, "job_not_done")
+	do(t, "GET", first+"/transcript", nil).want(t, 409, "job_not_done", "wait for it")
 	do(t, "DELETE", first, nil).want(t, 409, "job_running")
 	events := make(chan answered)
 	go func() { events <- do(t, "GET", first+"/events", nil) }()
 	do(t, "POST", first+"/cancel", nil).want(t, 200)
 	jobState(t, first, "canceled")
 	(<-events).want(t, 200, "event: error\n", "canceled")
+	if a := do(t, "GET", first+"/transcript", nil); strings.Contains(a.body, "wait for it") {
+		t.Errorf("nothing will come of it: %s", a.body)
+	} else {
+		a.want(t, 409, "job_not_done", "canceled", "/retry")
+	}
 	jobState(t, second, "done")
 	close(release)
 	do(t, "POST", first+"/retry", nil).want(t, 200, `"state":"queued"`)

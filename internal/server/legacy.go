@@ -12,10 +12,7 @@ import (
 
 // The original appliance's two doors. Its page sent model with an upload and
 // ignored it; here it is honoured.
-var (
-	uploadForm = form{file: "audio", fields: []string{"model", "language", "prompt", "temperature"}}
-	liveForm   = form{file: "audio", fields: []string{"model", "language", "prompt", "temperature"}}
-)
+var legacyForm = form{file: "audio", fields: []string{"model", "language", "prompt", "temperature"}}
 
 // legacyAnswer has the original's keys.
 type legacyAnswer struct {
@@ -26,29 +23,30 @@ type legacyAnswer struct {
 }
 
 func (s *Server) legacyUpload(w http.ResponseWriter, r *http.Request) error {
-	return s.legacy(w, r, uploadForm, true)
+	return s.legacy(w, r, true)
 }
 
 func (s *Server) legacyLive(w http.ResponseWriter, r *http.Request) error {
-	return s.legacy(w, r, liveForm, false)
+	return s.legacy(w, r, false)
 }
 
-func (s *Server) legacy(w http.ResponseWriter, r *http.Request, f form, namesModel bool) (err error) {
+func (s *Server) legacy(w http.ResponseWriter, r *http.Request, namesModel bool) (err error) {
 	defer func() {
 		// The decoder calls the recording by the name that OpenAI gives it.
 		if e, ok := err.(*fault.Error); ok && e.Field == "file" {
-			err = e.On(f.file)
+			err = e.On(legacyForm.file)
 		}
 	}()
-	u, err := s.receive(w, r, f)
+	u, err := s.receive(w, r, legacyForm)
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	job, err := s.job(u, transcript.Transcribe, false)
+	job, err := s.job(u.request(transcript.Transcribe, false))
 	if err != nil {
 		return err
 	}
+	u.give(&job)
 	w.Header().Set("Deprecation", replaced)
 	w.Header().Set("Link", `</v1/audio/transcriptions>; rel="successor-version"`)
 	return s.answer(w, r, job, renderer{

@@ -137,7 +137,8 @@ func (s *Server) parseOpenAI(u *upload, task transcript.Task) (*openAIRequest, e
 			return nil, err
 		}
 	}
-	q.job, err = s.job(u, task, q.words || q.format.NeedsWords())
+	q.job, err = s.job(u.request(task, q.words || q.format.NeedsWords()))
+	u.give(&q.job)
 	q.job.Logprobs = q.logprobs
 	return q, err
 }
@@ -188,7 +189,7 @@ func (q *openAIRequest) include(u *upload) error {
 }
 
 func (q *openAIRequest) streaming(u *upload) error {
-	on, err := flag(u, "stream")
+	on, err := u.flag("stream")
 	if err != nil {
 		return err
 	}
@@ -218,17 +219,13 @@ func (q *openAIRequest) chunking(u *upload) error {
 	return e
 }
 
-// job checks the fields that all doors share.
-func (s *Server) job(u *upload, task transcript.Task, words bool) (transcribe.Job, error) {
-	name, err := s.modelName(u.get("model"))
-	if err != nil {
+// job checks what all doors share. The recording is yet to be given.
+func (s *Server) job(q transcribe.Request) (job transcribe.Job, err error) {
+	if q.Model, err = s.modelName(q.Model); err != nil {
 		return transcribe.Job{}, err
 	}
-	job, err := transcribe.Request{
-		Model: name, Language: u.get("language"), Prompt: u.get("prompt"), Temperature: u.get("temperature"),
-		Task: task, Words: words,
-	}.Job(s.Models, s.Config())
-	job.Audio, job.Name, job.Owner, job.Class = u.file, u.name, u.owner, schedule.Short
+	job, err = q.Job(s.Models, s.Config())
+	job.Class = schedule.Short
 	return job, err
 }
 

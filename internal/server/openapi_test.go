@@ -91,7 +91,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("/metrics answers %s", metrics)
 	}
 	for path, f := range map[string]form{"/v1/audio/transcriptions": transcriptionForm, "/v1/audio/translations": translationForm,
-		"/asr": asrForm, "/detect-language": asrForm, "/inference": inferenceForm, "/transcribe": uploadForm, "/api/transcribe-live": liveForm, "/api/v1/transcriptions": ownForm} {
+		"/asr": asrForm, "/detect-language": asrForm, "/inference": inferenceForm, "/transcribe": legacyForm, "/api/transcribe-live": legacyForm, "/api/v1/transcriptions": ownForm} {
 		schema := doc.Paths[path]["post"].RequestBody.Content["multipart/form-data"].Schema
 		if schema.Properties[f.file].Format != "binary" || !slices.Contains(schema.Required, f.file) {
 			t.Errorf("%s does not document its recording: %+v", path, schema)
@@ -100,6 +100,30 @@ func TestOpenAPI(t *testing.T) {
 			if schema.Properties[field].Description == "" {
 				t.Errorf("%s does not document %s", path, field)
 			}
+		}
+	}
+}
+
+// TestHeadersAreDocumented: what a client may send beside the body.
+func TestHeadersAreDocumented(t *testing.T) {
+	r := newRig(t, talks)
+	doc := decoded[struct {
+		Paths map[string]map[string]struct {
+			Parameters []struct{ Name, In, Description string }
+		}
+	}](t, do(t, "GET", r.start(t).URL+"/openapi.json", nil))
+	for door, header := range map[string]string{
+		"post /v1/audio/transcriptions": "Idempotency-Key", "post /asr": "Idempotency-Key", "post /detect-language": "Idempotency-Key",
+		"post /inference": "Idempotency-Key", "post /api/v1/jobs": "Idempotency-Key", "post /api/v1/transcriptions": "Idempotency-Key",
+		"get /api/v1/jobs/{id}/events": "Last-Event-ID", "get /api/v1/updates/events": "Last-Event-ID",
+	} {
+		method, path, _ := strings.Cut(door, " ")
+		found := false
+		for _, p := range doc.Paths[path][method].Parameters {
+			found = found || p.Name == header && p.In == "header" && p.Description != ""
+		}
+		if !found {
+			t.Errorf("%s does not document %s", door, header)
 		}
 	}
 }

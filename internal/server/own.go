@@ -2,8 +2,6 @@ package server
 
 import (
 	"net/http"
-	"strconv"
-	"strings"
 
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/fault"
@@ -25,20 +23,21 @@ func (s *Server) transcribeWithEvents(w http.ResponseWriter, r *http.Request) er
 	if err != nil {
 		return err
 	}
-	words, err := flag(u, "words")
+	words, err := u.flag("words")
 	if err != nil {
 		return err
 	}
-	job, err := s.job(u, task, words)
+	job, err := s.job(u.request(task, words))
 	if err != nil {
 		return err
 	}
+	u.give(&job)
 	emit := func(out *sse, up transcribe.Update) {
 		out.send(api.EventProgress, api.Progress{
 			Phase: string(up.Phase), Done: up.Done.Seconds(), Total: up.Total.Seconds(), Language: up.Language,
 		})
 		for _, seg := range up.Segments {
-			out.send(api.EventSegment, api.SegmentOf(seg))
+			out.send(api.EventSegment, seg)
 		}
 	}
 	return s.stream(w, r, job, emit, func(out *sse, t *transcript.Transcript) {
@@ -56,17 +55,4 @@ func taskOf(s string) (transcript.Task, error) {
 		return t, nil
 	}
 	return "", fault.New(fault.BadInput, "invalid_value", "task is %s; it must be transcribe or translate", quoted(s)).On("task")
-}
-
-// flag is a field that is true or false, false where it was not sent.
-func flag(u *upload, name string) (bool, error) {
-	v := u.get(name)
-	if v == "" && len(u.fields[name]) == 0 {
-		return false, nil
-	}
-	on, err := strconv.ParseBool(strings.ToLower(v))
-	if err != nil {
-		return false, fault.New(fault.BadInput, "invalid_value", "%s is %s; it must be true or false", name, quoted(v)).On(name)
-	}
-	return on, nil
 }

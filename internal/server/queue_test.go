@@ -6,8 +6,10 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/schedule"
+	"whisper-appliance/internal/transcribe"
 )
 
 // TestQueueIsBounded: what finds no place is told how many are before it and
@@ -48,23 +50,27 @@ func TestQueueIsBounded(t *testing.T) {
 	eventually(t, "an empty queue", func() bool { return r.Service.Queue.Inside() == 0 })
 }
 
-// TestOwner: whose a recording is decides whose share of the engine it takes.
+// TestOwner: who sends a recording decides whose it is, and whose share of the
+// engine it takes.
 func TestOwner(t *testing.T) {
 	r := newRig(t, talks)
-	for i, c := range []struct{ addr, header, want string }{
-		{"192.168.1.7:99", "", "addr:192.168.1.7"},
-		{"[fd00::1:2:3:4]:99", "", "addr:fd00::"},
-		{"[fd00::ffff:2:3:4]:99", "", "addr:fd00::"},
-		{"[::ffff:10.0.0.1]:99", "", "addr:10.0.0.1"},
-		{"192.168.1.7:99", "Bearer wa_admin", "key:admin"},
+	for i, c := range []struct{ addr, header, owner, share string }{
+		{"192.168.1.7:99", "", "addr:192.168.1.7", "addr:192.168.1.7"},
+		{"[fd00::1:2:3:4]:99", "", "addr:fd00::1:2:3:4", "addr:fd00::"},
+		{"[fd00::ffff:2:3:4]:99", "", "addr:fd00::ffff:2:3:4", "addr:fd00::"},
+		{"[::ffff:10.0.0.1]:99", "", "addr:10.0.0.1", "addr:10.0.0.1"},
+		{"192.168.1.7:99", "Bearer wa_admin", "key:admin", "key:admin"},
 	} {
 		req := httptest.NewRequest("POST", "/", nil)
 		req.RemoteAddr = c.addr
 		if c.header != "" {
 			req.Header.Set("Authorization", c.header)
 		}
-		if got := r.owner(req); got != c.want {
-			t.Errorf("%d: %s, want %s", i, got, c.want)
+		a, err := r.permit(req, auth.Transcribe)
+		var job transcribe.Job
+		(&upload{access: a}).give(&job)
+		if err != nil || job.Owner != c.owner || job.Share != c.share {
+			t.Errorf("%d: %s and %s, %v; want %s and %s", i, job.Owner, job.Share, err, c.owner, c.share)
 		}
 	}
 }

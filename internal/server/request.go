@@ -16,6 +16,10 @@ const requestHeader = "X-Request-ID"
 // idempotencyHeader is by which a client names a request that it may send again.
 const idempotencyHeader = "Idempotency-Key"
 
+// lastEventHeader is by which a client that comes back to a stream of events says
+// which it has.
+const lastEventHeader = "Last-Event-ID"
+
 type (
 	requestKey     struct{}
 	idempotencyKey struct{}

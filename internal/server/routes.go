@@ -96,9 +96,9 @@ func (d doors) stream(scope auth.Scope, op huma.Operation, h func(http.ResponseW
 	}
 	huma.Register(d.api, entered(secured(op, scope)), func(_ context.Context, in *raw) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(huma.Context) {
-			err := d.s.permit(in.r, scope)
+			access, err := d.s.permit(in.r, scope)
 			if err == nil {
-				err = h(in.w, in.r)
+				err = h(in.w, in.r.WithContext(context.WithValue(in.r.Context(), accessKey{}, access)))
 			}
 			if err != nil {
 				d.s.writeError(in.w, in.r, err)
@@ -112,29 +112,21 @@ func typed[I, O any](d doors, scope auth.Scope, op huma.Operation, h func(contex
 	op = secured(op, scope)
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		r, w, _ := humahttprouter.Unwrap(ctx)
-		if err := d.s.permit(r, scope); err != nil {
+		access, err := d.s.permit(r, scope)
+		if err != nil {
 			d.s.writeError(w, r, err)
 			return
 		}
-		next(huma.WithValue(ctx, typedRequest{}, r))
+		next(huma.WithValue(ctx, accessKey{}, access))
 	})
 	huma.Register(d.api, entered(op), func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {
 			f := d.s.asFault(ctx, err)
-			return nil, &bodyError{code: statusOf(f), body: d.s.errorBody(op.Path, statusOf(f), f)}
+			return nil, &bodyError{code: statusOf(f), body: d.s.errorBody(op.Path, statusOf(f), f), after: retryAfter(f)}
 		}
 		return out, nil
 	})
-}
-
-// typedRequest is the key of a typed door's request in its context.
-type typedRequest struct{}
-
-// requestIn is the request that a typed door answers, nil where there is none.
-func requestIn(ctx context.Context) *http.Request {
-	r, _ := ctx.Value(typedRequest{}).(*http.Request) //nolint:errcheck // nil says so
-	return r
 }
 
 // secured says in the OpenAPI document what a door asks for.
@@ -159,8 +151,8 @@ func (d doors) openAI() {
 
 // original registers the doors of the appliance that this one replaces.
 func (d doors) original() {
-	upload := multipartOp(http.MethodPost, "/transcribe", "transcribeUpload", "Transcribe a recording (original appliance)", uploadForm)
-	live := multipartOp(http.MethodPost, "/api/transcribe-live", "transcribeLive", "Transcribe a recording (original appliance)", liveForm)
+	upload := multipartOp(http.MethodPost, "/transcribe", "transcribeUpload", "Transcribe a recording (original appliance)", legacyForm)
+	live := multipartOp(http.MethodPost, "/api/transcribe-live", "transcribeLive", "Transcribe a recording (original appliance)", legacyForm)
 	for _, op := range []*huma.Operation{&upload, &live} {
 		op.Deprecated, op.Tags = true, []string{"Original"}
 	}
@@ -227,14 +219,18 @@ func (d doors) jobs() {
 	text.Responses = plain("The text.")
 	d.stream(auth.Transcribe, text, d.s.jobTranscript)
 	events := op(http.MethodGet, "/api/v1/jobs/{id}/events", "jobEvents", "Follow a job by server-sent events: job, progress, segment, then done or error")
-	events.Parameters = []*huma.Param{pathParam("id", "Of the job.")}
-	events.Responses = map[string]*huma.Response{"200": {Description: "Events; with Last-Event-ID, the segments after that.",
+	events.Parameters = []*huma.Param{pathParam("id", "Of the job."), headerParam(lastEventHeader, false, "The last segment's id that the client has: those after it follow.")}
+	events.Responses = map[string]*huma.Response{"200": {Description: fmt.Sprintf("Events, until the job ends. One caller may follow %d jobs at once.", followsOfOne),
 		Content: map[string]*huma.MediaType{"text/event-stream": {}}}}
 	d.stream(auth.Transcribe, events, d.s.jobEvents)
 }
 
 func pathParam(name, doc string) *huma.Param {
 	return &huma.Param{Name: name, In: "path", Required: true, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+}
+
+func headerParam(name string, required bool, doc string) *huma.Param {
+	return &huma.Param{Name: name, In: "header", Required: required, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
 }
 
 // answers202 are those of a door that accepts.
@@ -257,6 +253,7 @@ func multipartOp(method, path, id, summary string, f form) huma.Operation {
 	}
 	return huma.Operation{
 		Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}, Responses: answersOf(path),
+		Parameters: []*huma.Param{headerParam(idempotencyHeader, false, "Names the request, in 255 bytes at most: sent again with it by the same caller, it is the same job, which goes on when the caller leaves.")},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"multipart/form-data": {Schema: &huma.Schema{
 				Type: huma.TypeObject, Properties: props, Required: []string{f.file}, AdditionalProperties: false,
@@ -307,9 +304,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			return
 		}
 		if r.Method == http.MethodHead { // net/http leaves the body out
-			get := *r
-			get.Method = http.MethodGet
-			r = &get
+			r = r.WithContext(context.WithValue(r.Context(), headKey{}, true))
+			r.Method = http.MethodGet
 		}
 		next.ServeHTTP(w, r)
 	})

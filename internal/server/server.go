@@ -103,6 +103,7 @@ type Server struct {
 	mistakes mistakes
 	asking   asking
 	watching watching
+	follows  follows
 	seen     samples
 	inside   atomic.Pointer[http.Handler] // of the last Handler, without the measuring
 	jobs     atomic.Int64

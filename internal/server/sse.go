@@ -26,6 +26,10 @@ func beginSSE(w http.ResponseWriter) *sse {
 	return &sse{w: w, rc: http.NewResponseController(w)}
 }
 
+// onlyHead tells whether r asks for the header alone: a stream has no end that
+// the answer could wait for.
+func onlyHead(r *http.Request) bool { return r.Context().Value(headKey{}) != nil }
+
 // send writes one event; name may be empty.
 func (e *sse) send(name string, v any) { e.sendAs("", name, v) }
 

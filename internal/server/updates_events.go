@@ -94,6 +94,7 @@ func (w *watching) look(read func() (deployment.Status, error)) statusEvent {
 func eventsOp(op huma.Operation) huma.Operation {
 	op.Description = "Each event is named status and holds what GET /api/v1/updates gives. The first comes at once, unless Last-Event-ID names it. " +
 		"A comment comes every 15 seconds. The stream ends when the server stops: come back, and it goes on. There may be 64 of them at once."
+	op.Parameters = []*huma.Param{headerParam(lastEventHeader, false, "The last event's id that the client has: it does not come again.")}
 	op.Responses = map[string]*huma.Response{"200": {Description: "Events, until either side ends.", Content: map[string]*huma.MediaType{"text/event-stream": {}}}}
 	return op
 }
@@ -106,6 +107,10 @@ func (s *Server) updateEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if onlyHead(r) {
+		beginSSE(w)
+		return nil
+	}
 	if err := s.watching.enter(); err != nil {
 		return err
 	}
@@ -116,7 +121,7 @@ func (s *Server) updateEvents(w http.ResponseWriter, r *http.Request) error {
 	look, alive := time.NewTicker(statusEvery), time.NewTicker(aliveEvery)
 	defer look.Stop()
 	defer alive.Stop()
-	s.tell(r.Context(), out, out.status(eventOf(st), r.Header.Get("Last-Event-ID")), look.C, alive.C)
+	s.tell(r.Context(), out, out.status(eventOf(st), r.Header.Get(lastEventHeader)), look.C, alive.C)
 	return nil
 }
 

@@ -13,8 +13,11 @@ import (
 	"strings"
 	"syscall"
 
+	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
 )
 
 const (
@@ -22,6 +25,8 @@ const (
 	maxParts = 64       // of one request
 	// maxSlack is what a body may hold beside the file: fields and part headers.
 	maxSlack = maxField*4 + 64<<10
+	// longestName is what is kept of a recording's name, in bytes: what file systems do.
+	longestName = 255
 )
 
 // codeStalled is of a client that sends no more.
@@ -31,10 +36,10 @@ const codeStalled = "upload_stalled"
 // name: it is gone when it is closed, and after a crash.
 type upload struct {
 	file   *os.File
-	name   string // as the client called it, without directories; for messages
+	name   string // as the client called it, without directories, of longestName at most; for messages
 	size   int64
 	fields map[string][]string // in the order sent
-	owner  string              // whose it is
+	access auth.Access         // of who sent it
 	leave  func()              // gives its place in the queue back
 }
 
@@ -54,12 +59,34 @@ func (u *upload) get(name string) string {
 	return ""
 }
 
+// flag is a field that is true or false, false where it was not sent.
+func (u *upload) flag(name string) (bool, error) {
+	if len(u.fields[name]) == 0 {
+		return false, nil
+	}
+	return boolOf(name, u.get(name))
+}
+
+// request is what the fields that doors share ask for.
+func (u *upload) request(task transcript.Task, words bool) transcribe.Request {
+	return transcribe.Request{
+		Model: u.get("model"), Language: u.get("language"), Prompt: u.get("prompt"), Temperature: u.get("temperature"),
+		Task: task, Words: words,
+	}
+}
+
+// give gives a job its recording, and says whose both are.
+func (u *upload) give(job *transcribe.Job) {
+	job.Audio, job.Name, job.Owner, job.Share = u.file, u.name, u.access.Owner(), u.access.Share()
+}
+
 // form says what a door takes.
 type form struct {
 	file   string   // the field of the recording
 	fields []string // the others
 	many   []string // of those, the ones that may come more than once
 	bare   bool     // the recording is samples without a header, 16 kHz, mono, s16le
+	kept   bool     // the recording is kept for a job; else only where it comes with a key
 }
 
 // receive reads a multipart form: the recording to the spool, streamed and
@@ -73,6 +100,13 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	if err := s.hasRoom(r.ContentLength); err != nil {
 		return nil, err
 	}
+	keep, err := s.keepingOf(r.Context(), f)
+	if err == nil {
+		err = keep.room(r.ContentLength)
+	}
+	if err != nil {
+		return nil, unreadBody{err}
+	}
 	if err := s.needs(always()...); err != nil {
 		return nil, err
 	}
@@ -85,12 +119,12 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 	if err != nil {
 		return nil, err
 	}
-	owner := s.owner(r)
-	leave, err := s.Service.Queue.Enter(owner)
+	access := accessOf(r.Context())
+	leave, err := s.Service.Queue.Enter(access.Share())
 	if err != nil {
 		return nil, unreadBody{err}
 	}
-	u = &upload{fields: map[string][]string{}, owner: owner, leave: leave}
+	u = &upload{fields: map[string][]string{}, access: access, leave: leave}
 	defer func() {
 		if err != nil {
 			u.Close()
@@ -113,6 +147,9 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 		}
 	}
 	if err := f.complete(u); err != nil {
+		return u, err
+	}
+	if err := keep.fits(u.size); err != nil {
 		return u, err
 	}
 	// Only when the body has been read to its end does net/http notice that
@@ -202,7 +239,7 @@ func (s *Server) spool(u *upload, f form, part *multipart.Part, limit int64) err
 	if err != nil {
 		return spoolFault(err)
 	}
-	u.file, u.name = file, filepath.Base(part.FileName())
+	u.file, u.name = file, shortName(filepath.Base(part.FileName()))
 	src := &source{r: part}
 	u.size, err = f.copy(file, src, limit+1)
 	switch {
@@ -214,6 +251,14 @@ func (s *Server) spool(u *upload, f form, part *multipart.Part, limit int64) err
 		return s.tooLarge(field)
 	}
 	return nil
+}
+
+// shortName is name, cut to longestName between two characters.
+func shortName(name string) string {
+	if len(name) <= longestName {
+		return name
+	}
+	return strings.ToValidUTF8(name[:longestName], "")
 }
 
 // source tells an error of reading from one of writing.

@@ -83,7 +83,7 @@ func (s *Server) newUpload(r *http.Request, desk *work.Desk, size int64) (u inbo
 	if err != nil {
 		return u, err
 	}
-	form := &upload{name: filepath.Base(fields["filename"]), owner: s.owner(r), fields: map[string][]string{}}
+	form := &upload{name: filepath.Base(fields["filename"]), access: accessOf(r.Context()), fields: map[string][]string{}}
 	for name, value := range fields {
 		form.fields[name] = []string{value}
 	}
@@ -98,7 +98,7 @@ func (s *Server) newUpload(r *http.Request, desk *work.Desk, size int64) (u inbo
 	if err := s.needs(always()...); err != nil {
 		return u, err
 	}
-	if err := fewUploads(desk.Inbox, form.owner); err != nil {
+	if err := fewUploads(desk.Inbox, form.access.Owner()); err != nil {
 		return u, err
 	}
 	if err := desk.Inbox.Room(size); err != nil {
@@ -165,7 +165,7 @@ func (s *Server) oneUpload(w http.ResponseWriter, r *http.Request) error {
 	}
 	id := r.PathValue("id")
 	u, err := desk.Inbox.Get(id)
-	if err == nil && u.Owner != s.owner(r) && !s.administers(r) {
+	if access := accessOf(r.Context()); err == nil && u.Owner != access.Owner() && !access.Admin {
 		err = fault.New(fault.NotFound, "unknown_upload", "there is no upload %s of yours", fault.Short(id)).On("id").
 			Try("it belongs to the key or the address that began it")
 	}

@@ -47,10 +47,6 @@ func (d doors) uploads() {
 		Responses: answerWithHeaders("204", "Removed.")}, d.s.oneUpload)
 }
 
-func headerParam(name string, required bool, doc string) *huma.Param {
-	return &huma.Param{Name: name, In: "header", Required: required, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
-}
-
 // answerWithHeaders documents an answer that is in its headers.
 func answerWithHeaders(status, says string, headers ...string) map[string]*huma.Response {
 	answer := &huma.Response{Description: says, Headers: map[string]*huma.Param{}}

@@ -8,8 +8,12 @@ import (
 )
 
 // language tells the language of the first speech, 30 s of it at most. Where
-// nobody speaks there is none.
+// nobody speaks there is none. It is kept as a window without text, for those
+// who ask for the job's result later.
 func (r *run) language(ctx context.Context) error {
+	if r.at > 0 {
+		return nil // it is known from before
+	}
 	w, ok, err := r.next()
 	if err != nil || !ok {
 		return err
@@ -23,6 +27,11 @@ func (r *run) language(ctx context.Context) error {
 		return describe(ctx, err, r.job, w)
 	}
 	r.result.Language = h.language
+	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
+	if err := r.keep(w, nil, nil); err != nil {
+		return err
+	}
+	r.observe(Update{Phase: Recognising, Done: r.done, Total: r.result.Duration, Language: h.language, LanguageProb: r.sure})
 	return nil
 }
 

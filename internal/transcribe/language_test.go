@@ -3,6 +3,7 @@ package transcribe
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -185,6 +186,32 @@ func TestSteady(t *testing.T) {
 		}
 		if got := len(e.seen()); got != want {
 			t.Errorf("steady %v: %d attempts, want %d", steady, got, want)
+		}
+	}
+}
+
+// TestLanguageProbIsKept: whoever goes on with a job, or asks for it later, is
+// told how sure the model was.
+func TestLanguageProbIsKept(t *testing.T) {
+	for name, job := range map[string]Job{"text": {}, "the language alone": {OnlyLanguage: true}} {
+		k := &keeper{fails: -1}
+		first := job
+		first.Keep = k
+		want, err := service(t, &fakeEngine{answer: detected("de", 0.75)}, threeWindows()).Run(t.Context(), first, ignore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range k.kept(t).Finished {
+			if f.LanguageProb != 0.75 || f.Language != "de" {
+				t.Errorf("%s: window %d is kept with %q, %v sure", name, i, f.Language, f.LanguageProb)
+			}
+		}
+		again := &fakeEngine{answer: detected("de", 0)}
+		next, sure := job, 0.0
+		next.Resume = k.kept(t)
+		got, err := service(t, again, threeWindows()).Run(t.Context(), next, func(u Update) { sure = max(sure, u.LanguageProb) })
+		if err != nil || sure != 0.75 || len(again.seen()) != 0 || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v, %v sure after %d windows; want %+v", name, got, err, sure, len(again.seen()), want)
 		}
 	}
 }

@@ -36,6 +36,10 @@ type Finished struct {
 	Segments []transcript.Segment `json:"segments"`         // final, with absolute times
 	Tokens   []engine.Token       `json:"tokens,omitempty"` // of Segments, where the job asks for them
 	Prompt   string               `json:"prompt,omitempty"` // of the next window
+
+	// LanguageProb is how sure the model was of the language, 0 to 1; 0 where nobody
+	// asked it.
+	LanguageProb float64 `json:"language_prob,omitempty"`
 }
 
 // Resume is what was kept of a job.
@@ -51,6 +55,7 @@ func (r *run) keep(w audio.Window, fresh []transcript.Segment, tokens []engine.T
 	}
 	return r.job.Keep.Window(Finished{
 		Start: w.Start, End: w.End, Speech: r.at, Language: r.result.Language, Segments: fresh, Tokens: tokens, Prompt: r.prompt,
+		LanguageProb: r.sure,
 	})
 }
 
@@ -59,7 +64,7 @@ func (r *run) resume(from Resume) {
 	r.speech, r.detected = from.Plan.Speech, from.Plan.Detected
 	r.result.Notes = slices.Clone(from.Plan.Notes)
 	for _, f := range from.Finished {
-		r.at, r.done, r.prompt, r.result.Language = f.Speech, f.End, f.Prompt, f.Language
+		r.at, r.done, r.prompt, r.result.Language, r.sure = f.Speech, f.End, f.Prompt, f.Language, f.LanguageProb
 		r.result.Segments = append(r.result.Segments, f.Segments...)
 		for _, s := range f.Segments {
 			if s.Text != "" {
@@ -67,7 +72,8 @@ func (r *run) resume(from Resume) {
 			}
 		}
 		r.observe(Update{
-			Phase: Recognising, Done: f.End, Total: r.result.Duration, Language: f.Language, Segments: f.Segments, Tokens: f.Tokens,
+			Phase: Recognising, Done: f.End, Total: r.result.Duration, Language: f.Language, LanguageProb: f.LanguageProb,
+			Segments: f.Segments, Tokens: f.Tokens,
 		})
 	}
 }

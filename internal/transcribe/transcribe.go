@@ -87,11 +87,14 @@ type Job struct {
 	Audio *os.File `json:"-"` // the recording; read from its start, not closed
 	Name  string   `json:"-"` // as the caller calls it, for messages
 	ID    string   `json:"-"` // for the log, and for the queue
-	Owner string   `json:"-"` // who asked, for the queue
+	Owner string   `json:"-"` // who asked
 
 	// Class is how urgent the job is. Short holds for short recordings; a longer
 	// one is Long then.
 	Class schedule.Class `json:"-"`
+
+	// Share is with whom the job has its share of the engine's time; "" = Owner.
+	Share string `json:"share,omitempty"`
 
 	Model       string          `json:"model"`              // catalogue name, for the transcript
 	ModelFile   string          `json:"model_file"`         // file name in the model directory

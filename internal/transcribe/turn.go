@@ -1,6 +1,7 @@
 package transcribe
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"runtime"
@@ -26,7 +27,7 @@ func (r *run) classify() {
 // takeTurn waits for a turn at the engine for a window of a length. The one
 // before is given back with that.
 func (r *run) takeTurn(ctx context.Context, length time.Duration) (err error) {
-	ask := schedule.Ask{Class: r.job.Class, Owner: r.job.Owner, Job: r.job.ID, Model: r.job.ModelFile, Length: length}
+	ask := schedule.Ask{Class: r.job.Class, Owner: cmp.Or(r.job.Share, r.job.Owner), Job: r.job.ID, Model: r.job.ModelFile, Length: length}
 	if turn := r.turn; turn != nil {
 		r.turn = nil
 		r.turn, err = turn.Next(ctx, ask)

@@ -189,7 +189,7 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 		seen += len(fresh)
 		for _, f := range fresh {
 			tell(transcribe.Update{Phase: transcribe.Recognising, Done: f.End, Total: j.Duration,
-				Language: f.Language, Segments: f.Segments, Tokens: f.Tokens})
+				Language: f.Language, LanguageProb: f.LanguageProb, Segments: f.Segments, Tokens: f.Tokens})
 		}
 		if result, err, ended := outcome(j); ended {
 			return result, err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,9 +36,18 @@ func (d *Desk) keep(f *os.File) (name string, err error) {
 	}
 	name = id.String()
 	if err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name)); err != nil {
-		return "", fmt.Errorf("keep the recording: %w", err)
+		return "", keepFault(err)
 	}
 	return name, nil
+}
+
+// keepFault gives a full disk its words.
+func keepFault(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.New(fault.NoSpace, "disk_full", "there is no room left for the recording where jobs are kept").Because(err).
+			Try("free some space in the directory of [jobs], or name another one there")
+	}
+	return fmt.Errorf("keep the recording: %w", err)
 }
 
 // remove removes a recording that no job has any more.

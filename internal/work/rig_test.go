@@ -28,6 +28,7 @@ import (
 // window that it was given. hold is called for each, before it answers.
 type fakeEngine struct {
 	hold func(ctx context.Context, n int) error
+	sure float64 // of the language
 
 	mu sync.Mutex
 	n  int
@@ -45,7 +46,7 @@ func (f *fakeEngine) Transcribe(ctx context.Context, req engine.WindowRequest, p
 	}
 	length := time.Duration(len(pcm)) * time.Second / engine.SampleRate
 	observe(engine.Event{Segment: &engine.Segment{End: length, Text: fmt.Sprintf(" %d samples.", len(pcm)), Tokens: []engine.Token{{ID: 1}}}})
-	return engine.Done{Language: "en"}, nil
+	return engine.Done{Language: "en", LanguageProb: f.sure}, nil
 }
 
 func (f *fakeEngine) windows() int {
