@@ -279,7 +279,7 @@ var fieldDocs = map[string]string{
 	"max_words_per_line":      "srt and vtt: words of a line, 1 to 50; left out: any number.",
 	"max_cps":                 "srt and vtt: characters a second that people can read, 5 to 100: a cue stays for as long as that takes, if the next one lets it.",
 	"task":                    "transcribe (default) or translate (into English).",
-	"words":                   "true: each word with its own times.",
+	"words":                   "true: each word with its own times. A job's subtitles are timed by them where they are cut; without them by the share of characters.",
 	"priority":                "normal (default) or background: after everything else.",
 	"deadline":                "When nobody wants the text any more: 2026-01-02T15:04:05Z, or 90m from now.",
 }

@@ -58,6 +58,7 @@ func TestTextsAreLaidOut(t *testing.T) {
 		"number and unit":  {" The new line is exactly 12\u00a0000\u202fkm long", func(l *Layout) { l.Width = 28 }, []string{"The new line is exactly|12\u00a0000\u202fkm long"}},
 		"number and space": {" It was a cable of 25 kilometers", func(l *Layout) { l.Width = 22 }, []string{"It was a cable|of 25 kilometers"}},
 		"title":            {" This letter was sent by Dr. Miller himself", func(l *Layout) { l.Width = 30 }, []string{"This letter was sent|by Dr. Miller himself"}},
+		"short sentences":  {" That was in 1998. Oh. Mrs. May was not yet there, and so she cannot know of it", func(l *Layout) { l.Width = 30 }, []string{"That was in 1998. Oh.", "Mrs. May was not yet there,|and so she cannot know of it"}},
 		"words of a line":  {" one two three four five", func(l *Layout) { l.Words = 2; l.Lines = 1 }, []string{"one two", "three", "four five"}},
 		"three lines":      {" aaaa bbbb cccc dddd eeee ffff", func(l *Layout) { l.Lines = 3; l.Width = 10 }, []string{"aaaa bbbb|cccc dddd|eeee ffff"}},
 		"looks like times": {" 1\n00:00:00,000 --> 00:00:09,000", nil, []string{"1 00:00:00,000 --> 00:00:09,000"}},

@@ -174,13 +174,14 @@ func costOf(text string, next rune, spaced, begins bool) float64 {
 	return unspacedCost(last, next, begins)
 }
 
-// abbreviated says that the point at the end of word ends no sentence: "Dr. May",
-// "z. B.", "J. Smith", "1. Januar".
+// abbreviated says that the point at the end of word ends no sentence: "Mrs. May",
+// "z. B.", "J. Smith", "1. Januar". A short word without a vowel is no word.
 func abbreviated(word string, next rune) bool {
 	letters := strings.TrimRight(word, ".")
 	first, _ := utf8.DecodeRuneInString(letters)
-	return unicode.IsLower(next) || utf8.RuneCountInString(letters) <= 1 || unicode.IsDigit(first) ||
-		unicode.IsUpper(first) && utf8.RuneCountInString(letters) <= 2
+	n := utf8.RuneCountInString(letters)
+	return unicode.IsLower(next) || n <= 1 || n <= 2 && unicode.IsDigit(first) ||
+		n <= 3 && unicode.IsUpper(first) && !strings.ContainsAny(strings.ToLower(letters), "aeiouyàáâãäåèéêëìíîïòóôõöùúûüаеёиоуыэюяіїєαεηιουω")
 }
 
 // unspacedCost goes by the script: in Japanese what is written behind a word
