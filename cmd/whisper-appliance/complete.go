@@ -48,9 +48,10 @@ func (a *app) completeTranscribe(c *cobra.Command) {
 		languages = append(languages, l.Code+"\t"+l.Name)
 	}
 	for flag, f := range map[string]completion{
-		"format":   cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp),
-		"language": cobra.FixedCompletions(languages, cobra.ShellCompDirectiveNoFileComp),
-		"model":    a.completeModels(isHere),
+		"format":         cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp),
+		"subtitle_style": cobra.FixedCompletions([]string{string(transcript.Broadcast), string(transcript.PerSegment)}, cobra.ShellCompDirectiveNoFileComp),
+		"language":       cobra.FixedCompletions(languages, cobra.ShellCompDirectiveNoFileComp),
+		"model":          a.completeModels(isHere),
 	} {
 		c.RegisterFlagCompletionFunc(flag, f) //nolint:errcheck // the flags are there
 	}

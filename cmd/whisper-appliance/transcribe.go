@@ -25,6 +25,8 @@ import (
 type order struct {
 	api.Request
 	format    string
+	subtitles map[string]*string // by the names of transcript.LayoutFields, as typed
+	layout    *transcript.Layout
 	output    string
 	translate bool
 	force     bool
@@ -41,9 +43,15 @@ func transcribeCommand(a *app) *cobra.Command {
 
 It works through the server that runs on this machine (or --url), and by itself
 where none runs. The text goes to standard output; progress to a terminal only.
-A FILE of - is standard input.`,
+A FILE of - is standard input.
+
+Subtitles (srt, vtt) are laid out for people to read: lines of 42 characters, two
+at a time, broken where the text allows it, for as long as reading takes. The
+section [subtitles] of the settings says otherwise, or these options; with
+--subtitle_style segments they are Whisper's segments as they come.`,
 		Example: `  whisper-appliance transcribe talk.mp3
   whisper-appliance transcribe --format srt --output subtitles/ *.mp4
+  whisper-appliance transcribe --format vtt --max_line_width 32 --max_line_count 1 talk.mp3
   whisper-appliance transcribe --language de --translate rede.ogg`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error { return a.transcribe(c.Context(), o, files) },
@@ -55,6 +63,7 @@ A FILE of - is standard input.`,
 	f.StringVarP(&o.Model, "model", "m", "", "`name` of an installed model; left out: the one in use")
 	f.StringVar(&o.Prompt, "prompt", "", "`text` that names words and spellings to expect")
 	f.StringVar(&o.Temperature, "temperature", "", "0 to 1: where decoding starts")
+	o.subtitleFlags(c)
 	f.StringVarP(&o.output, "output", "o", "", "`file`, or directory for one file each; left out: standard output")
 	f.BoolVar(&o.force, "force", false, "overwrite files that are there")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress, no notes")
@@ -62,6 +71,21 @@ A FILE of - is standard input.`,
 	a.serverFlags(c)
 	a.completeTranscribe(c)
 	return c
+}
+
+// subtitleFlags adds what may be asked for of subtitles, by the names that the
+// API's fields and Whisper's own program have.
+func (o *order) subtitleFlags(c *cobra.Command) {
+	o.subtitles = map[string]*string{}
+	for name, says := range map[string]string{
+		"subtitle_style":     "srt and vtt: broadcast or segments",
+		"max_line_width":     "srt and vtt: characters of a line; a full-width one counts twice",
+		"max_line_count":     "srt and vtt: lines of a cue",
+		"max_words_per_line": "srt and vtt: words of a line",
+		"max_cps":            "srt and vtt: characters a second that people can read",
+	} {
+		o.subtitles[name] = c.Flags().String(name, "", says)
+	}
 }
 
 // recogniser turns one recording into a transcript.
@@ -72,7 +96,10 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 	if err != nil {
 		return onFlag(err, "--format")
 	}
-	o.Words = format.NeedsWords() || format == transcript.VerboseJSON
+	if o.layout, err = a.layout(o, format); err != nil {
+		return err
+	}
+	o.Words = format.NeedsWords() || format == transcript.VerboseJSON || o.layout != nil
 	o.Task = transcript.Transcribe
 	if o.translate {
 		o.Task = transcript.Translate
@@ -108,6 +135,24 @@ func (a *app) transcribe(ctx context.Context, o order, files []string) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// layout is how the cues of subtitles are laid out, nil for no layout. Through
+// a server, too, it is this machine's settings that say it.
+func (a *app) layout(o order, format transcript.Format) (*transcript.Layout, error) {
+	c := config.Default()
+	if format.Cues() {
+		var err error
+		if c, _, err = config.Load(a.sources()); err != nil {
+			return nil, err
+		}
+	}
+	layout, err := transcript.ChooseLayout(format, transcript.Broadcast, c.Subtitles.Layout(), func(name string) string { return *o.subtitles[name] })
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return nil, onFlag(err, "--"+f.Field)
+	}
+	return layout, nil
 }
 
 // spoolInput puts standard input into a file: media are read back and forth.
@@ -154,7 +199,7 @@ func (a *app) one(ctx context.Context, o order, format transcript.Format, recogn
 		}
 	}
 	render := func(w io.Writer) error {
-		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true})
+		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true, Layout: o.layout})
 	}
 	if target != "" {
 		return write(target, render)

@@ -10,6 +10,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"whisper-appliance/internal/transcript"
 )
 
 // Config is the appliance's settings. Load gives one that has been checked;
@@ -26,6 +28,7 @@ type Config struct {
 	Database      Database      `toml:"database" doc:"Where jobs are kept. A file is the default; with PostgreSQL several appliances share the work."`
 	VAD           VAD           `toml:"vad" doc:"How speech is found in a recording. What is no speech is not decoded."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
+	Subtitles     Subtitles     `toml:"subtitles" doc:"How srt and vtt are laid out where they are laid out: by \"whisper-appliance transcribe\" and for jobs, and where a request asks for it. The defaults are what broadcasters and film services ask of subtitles. Widths count a full-width character twice."`
 	Decode        Decode        `toml:"decode" doc:"How recordings become sound."`
 	Update        Update        `toml:"update" doc:"How the appliance keeps itself up to date. Root's updater reads config.toml and config.d alone, nothing that the page saved here: the page has a policy of its own with the updater, and what is set here wins over it."`
 	Log           Log           `toml:"log" doc:"What is logged."`
@@ -117,6 +120,21 @@ type Transcription struct {
 	HeaderWait  time.Duration `toml:"header_wait" min:"1s" doc:"Answers that take longer than this begin early and are kept alive, so that clients do not give up and send the file again."`
 }
 
+// Subtitles is the [subtitles] section.
+type Subtitles struct {
+	LineWidth    int           `toml:"line_width" min:"10" max:"100" doc:"Characters of a line."`
+	FullWidth    int           `toml:"full_width" min:"5" max:"50" doc:"Full-width characters of a line whose text is Chinese, Japanese or Korean."`
+	Lines        int           `toml:"lines" min:"1" max:"4" doc:"Lines shown at once."`
+	ReadingSpeed int           `toml:"reading_speed" min:"5" max:"100" doc:"Characters a second that people can read: text that is spoken faster stays on until it can be read, or the next comes."`
+	Shortest     time.Duration `toml:"shortest" min:"100ms" max:"2s" doc:"The least that text stays on, where the next leaves it the time."`
+	Longest      time.Duration `toml:"longest" min:"3s" max:"1m" doc:"The most that text stays on, also where nobody says anything after it."`
+}
+
+// Layout is these settings as the renderers take them.
+func (s Subtitles) Layout() transcript.Layout {
+	return transcript.Layout{Width: s.LineWidth, FullWidth: s.FullWidth, Lines: s.Lines, Speed: s.ReadingSpeed, Shortest: s.Shortest, Longest: s.Longest}
+}
+
 // Decode is the [decode] section.
 type Decode struct {
 	FFmpeg  string        `toml:"ffmpeg" check:"path" doc:"The ffmpeg program. Empty means the first one in PATH."`
@@ -156,6 +174,7 @@ func Default() *Config {
 		Jobs:          Jobs{AtOnce: 4, Most: 1000, Keep: 7 * 24 * time.Hour, KeepMost: 10000, Disk: 20 << 30, UploadKeep: 24 * time.Hour},
 		VAD:           VAD{Detector: "auto", Threshold: 50},
 		Transcription: Transcription{Language: "auto", Detect: "once", ShortPass: true, SecondLook: true, BestOf: 5, MaxDuration: 24 * time.Hour, HeaderWait: 15 * time.Second},
+		Subtitles:     Subtitles{LineWidth: 42, FullWidth: 16, Lines: 2, ReadingSpeed: 17, Shortest: 834 * time.Millisecond, Longest: 7 * time.Second},
 		Decode:        Decode{Timeout: 2 * time.Hour},
 		Update:        Update{Channel: "stable", Automatic: "download", Window: "02:00-05:00", Trial: 10 * time.Minute, Rollout: -1, Keep: 1000},
 		Log:           Log{Level: "info", Format: "auto"},

@@ -34,8 +34,18 @@ type lineWriter interface {
 }
 
 // streamed is how a format that Streams begins.
-func streamed(f transcript.Format) func(io.Writer) (lineWriter, error) {
-	return func(w io.Writer) (lineWriter, error) { return transcript.NewStreamer(w, f) }
+func streamed(f transcript.Format) func(io.Writer) (lineWriter, error) { return laidOut(f, nil) }
+
+// laidOut is streamed with a layout for cues; nil is none.
+func laidOut(f transcript.Format, layout *transcript.Layout) func(io.Writer) (lineWriter, error) {
+	return func(w io.Writer) (lineWriter, error) {
+		s, err := transcript.NewStreamer(w, f)
+		if err != nil {
+			return nil, err
+		}
+		s.Layout = layout
+		return s, nil
+	}
 }
 
 // announce sets the headers of a success.

@@ -283,7 +283,9 @@ func (s *Server) deleteJob(ctx context.Context, in *jobID) (*struct{}, error) {
 	return nil, desk.Delete(ctx, j.ID)
 }
 
-// jobTranscript is the text of a job that is done, in any format.
+// jobTranscript is the text of a job that is done, in any format. Subtitles are
+// laid out unless the query says otherwise; their times are as exact as the
+// words' where the job was given words.
 func (s *Server) jobTranscript(w http.ResponseWriter, r *http.Request) error {
 	format := transcript.Txt
 	if asked := r.URL.Query().Get("format"); asked != "" {
@@ -295,6 +297,10 @@ func (s *Server) jobTranscript(w http.ResponseWriter, r *http.Request) error {
 			}
 			return err
 		}
+	}
+	layout, err := transcript.ChooseLayout(format, transcript.Broadcast, s.Config().Subtitles.Layout(), r.URL.Query().Get)
+	if err != nil {
+		return err
 	}
 	_, j, err := s.mine(r.Context(), r.PathValue("id"))
 	if err != nil {
@@ -308,7 +314,7 @@ func (s *Server) jobTranscript(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("result of job %s: %w", j.ID, err)
 	}
 	return writeWhole(w, renderer{contentType: transcript.ContentType(format), whole: func(w io.Writer, t *transcript.Transcript) error {
-		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true})
+		return transcript.Render(w, format, t, transcript.Options{Words: true, Segments: true, Layout: layout})
 	}}, t)
 }
 

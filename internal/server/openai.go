@@ -15,15 +15,18 @@ import (
 	"whisper-appliance/internal/transcript"
 )
 
-// OpenAI's fields of a transcription, and those of a translation.
+// OpenAI's fields of a transcription, and those of a translation, and behind
+// them those of transcript.LayoutFields, which are this server's.
 var (
 	transcriptionForm = form{
 		file: "file",
 		fields: []string{"model", "language", "prompt", "response_format", "temperature",
-			"timestamp_granularities[]", "timestamp_granularities", "stream", "include[]", "include", "chunking_strategy"},
+			"timestamp_granularities[]", "timestamp_granularities", "stream", "include[]", "include", "chunking_strategy",
+			"subtitle_style", "max_line_width", "max_line_count", "max_words_per_line", "max_cps"},
 		many: []string{"timestamp_granularities[]", "timestamp_granularities", "include[]", "include"},
 	}
-	translationForm = form{file: "file", fields: []string{"model", "prompt", "response_format", "temperature"}}
+	translationForm = form{file: "file", fields: []string{"model", "prompt", "response_format", "temperature",
+		"subtitle_style", "max_line_width", "max_line_count", "max_words_per_line", "max_cps"}}
 )
 
 // openAIRequest is OpenAI's request, checked.
@@ -34,6 +37,7 @@ type openAIRequest struct {
 	segments bool
 	logprobs bool
 	stream   bool
+	layout   *transcript.Layout // nil unless asked for: subtitles are Whisper's segments, as OpenAI's
 }
 
 func (s *Server) transcriptions(w http.ResponseWriter, r *http.Request) error {
@@ -70,7 +74,7 @@ func (q *openAIRequest) renderer() renderer {
 		}
 	}}
 	out.whole = func(w io.Writer, t *transcript.Transcript) error {
-		return transcript.Render(w, q.format, t, transcript.Options{Words: q.words, Segments: q.segments})
+		return transcript.Render(w, q.format, t, transcript.Options{Words: q.words, Segments: q.segments, Layout: q.layout})
 	}
 	switch {
 	case q.format == transcript.JSON:
@@ -80,7 +84,7 @@ func (q *openAIRequest) renderer() renderer {
 			return enc.Encode(jsonAnswer{Text: t.Text(), Usage: usage(t), Logprobs: q.logprobsOf(tokens)})
 		}
 	case q.format.Streams():
-		out.lines = streamed(q.format)
+		out.lines = laidOut(q.format, q.layout)
 	}
 	return out
 }
@@ -137,7 +141,10 @@ func (s *Server) parseOpenAI(u *upload, task transcript.Task) (*openAIRequest, e
 			return nil, err
 		}
 	}
-	q.job, err = s.job(u.request(task, q.words || q.format.NeedsWords()))
+	if q.layout, err = transcript.ChooseLayout(q.format, transcript.PerSegment, s.Config().Subtitles.Layout(), u.get); err != nil {
+		return nil, err
+	}
+	q.job, err = s.job(u.request(task, q.words || q.format.NeedsWords() || q.layout != nil))
 	u.give(&q.job)
 	q.job.Logprobs = q.logprobs
 	return q, err

@@ -18,6 +18,7 @@ import (
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/auth"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/transcript"
 	"whisper-appliance/internal/version"
 )
 
@@ -216,6 +217,9 @@ func (d doors) jobs() {
 	text := op(http.MethodGet, "/api/v1/jobs/{id}/transcript", "jobTranscript", "The text of a job that is done, in any format")
 	text.Parameters = []*huma.Param{pathParam("id", "Of the job."), {Name: "format", In: "query", Description: "text (default), json, verbose_json, srt, vtt, tsv, words or lrc.",
 		Schema: &huma.Schema{Type: huma.TypeString}}}
+	for _, name := range transcript.LayoutFields() {
+		text.Parameters = append(text.Parameters, queryParam(name, choice(), fieldDocs[name]))
+	}
 	text.Responses = plain("The text.")
 	d.stream(auth.Transcribe, text, d.s.jobTranscript)
 	events := op(http.MethodGet, "/api/v1/jobs/{id}/events", "jobEvents", "Follow a job by server-sent events: job, progress, segment, then done or error")
@@ -273,8 +277,13 @@ var fieldDocs = map[string]string{
 	"stream":                  "true: server-sent events with text as it is recognised; needs json.",
 	"include":                 "logprobs: the tokens with their log probabilities; needs json.",
 	"chunking_strategy":       "auto: the recording is cut at its pauses, as it always is.",
+	"subtitle_style":          "srt and vtt: broadcast (lines for people to read, as [subtitles] says) or segments (one cue for each of Whisper's segments). Left out: broadcast where one of the max_ fields is sent, and for the transcripts of jobs; else segments.",
+	"max_line_width":          "srt and vtt: characters of a line, 10 to 100; a full-width character counts twice.",
+	"max_line_count":          "srt and vtt: lines of a cue, 1 to 4.",
+	"max_words_per_line":      "srt and vtt: words of a line, 1 to 50; left out: any number.",
+	"max_cps":                 "srt and vtt: characters a second that people can read, 5 to 100: a cue stays for as long as that takes, if the next one lets it.",
 	"task":                    "transcribe (default) or translate (into English).",
-	"words":                   "true: each word with its own times.",
+	"words":                   "true: each word with its own times. A job's subtitles are timed by them where they are cut; without them by the share of characters.",
 	"priority":                "normal (default) or background: after everything else.",
 	"deadline":                "When nobody wants the text any more: 2026-01-02T15:04:05Z, or 90m from now.",
 }

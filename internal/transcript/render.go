@@ -12,8 +12,9 @@ import (
 
 // Options say what of a transcript is shown, where a format leaves the choice.
 type Options struct {
-	Words    bool // verbose_json: "words"
-	Segments bool // verbose_json: "segments"
+	Words    bool    // verbose_json: "words"
+	Segments bool    // verbose_json: "segments"
+	Layout   *Layout // srt and vtt: how cues are laid out; nil = one a segment
 }
 
 // Render writes t to w. Formats with times show the segments by their start,
@@ -27,7 +28,7 @@ func Render(w io.Writer, f Format, t *Transcript, o Options) error {
 	case VerboseJSON:
 		err = encode(w, verboseOf(t, o))
 	default:
-		err = renderLines(w, f, t)
+		err = renderLines(w, f, t, o.Layout)
 	}
 	if err != nil {
 		return fmt.Errorf("render %s: %w", f, err)
@@ -35,12 +36,13 @@ func Render(w io.Writer, f Format, t *Transcript, o Options) error {
 	return nil
 }
 
-func renderLines(w io.Writer, f Format, t *Transcript) error {
+func renderLines(w io.Writer, f Format, t *Transcript, layout *Layout) error {
 	buffered := bufio.NewWriter(w)
 	s, err := NewStreamer(buffered, f)
 	if err != nil {
 		return err
 	}
+	s.Layout = layout
 	segments := t.Segments
 	if f != Txt {
 		segments = slices.Clone(segments)

@@ -18,11 +18,18 @@ import (
 // than it starts gets the length of Whisper's time step, 20 ms: players drop a
 // cue of no length. Words may have no length, and never end before they start.
 //
+// With a Layout the cues of srt and vtt are what Layout.cues makes of each
+// segment; none overlaps the next. How long the last one stays is decided by
+// what comes after it, so it is held back until then.
+//
 // Each call writes to the underlying writer at most twice, so that a caller
-// may flush after it; nothing is buffered here.
+// may flush after it; nothing else is buffered here.
 type Streamer struct {
+	Layout *Layout // nil = a cue a segment, on one line; set before the first segment
+
 	w      io.Writer
 	format Format
+	held   *cue
 	begun  bool
 	cues   int
 	last   int64 // start of the cue above, ms
@@ -69,6 +76,9 @@ func (s *Streamer) Segment(seg Segment) error {
 	case Words:
 		return s.write(wordRows(seg))
 	}
+	if s.Layout != nil && s.format.Cues() {
+		return s.write(s.laid(seg))
+	}
 	return s.write(s.cue(seg))
 }
 
@@ -77,10 +87,14 @@ func (s *Streamer) Close() error {
 	if err := s.Header(); err != nil {
 		return err
 	}
-	if s.format != Txt {
-		return nil
+	switch {
+	case s.format == Txt:
+		return s.write(s.joiner.Close() + "\n")
+	case s.held != nil:
+		s.Layout.settle(s.held, nil)
+		return s.write(s.release(nil))
 	}
-	return s.write(s.joiner.Close() + "\n")
+	return nil
 }
 
 func (s *Streamer) write(text string) error {
@@ -104,16 +118,53 @@ func (s *Streamer) cue(seg Segment) string {
 		end = start + timeStep
 	}
 	s.last = start
-	s.cues++
 	switch s.format {
-	case SRT:
-		return fmt.Sprintf("%d\n%s --> %s\n%s\n\n", s.cues, clock(start, ','), clock(end, ','), srtText(text))
-	case VTT:
-		return fmt.Sprintf("%s --> %s\n%s\n\n", clock(start, '.'), clock(end, '.'), vttText(text))
+	case SRT, VTT:
+		return s.block(cue{start: start, end: end, lines: []string{text}})
 	case LRC:
 		return lrcTag(start) + lrcText(text) + "\n"
 	}
 	return fmt.Sprintf("%d\t%d\t%s\n", start, end, oneLine(text))
+}
+
+// laid is the cues that seg brings, but for the last one, with the one that was
+// held back before them.
+func (s *Streamer) laid(seg Segment) string {
+	var b strings.Builder
+	for _, c := range s.Layout.cues(seg) {
+		if s.held != nil {
+			s.Layout.settle(s.held, &c)
+		}
+		b.WriteString(s.release(&c))
+	}
+	return b.String()
+}
+
+// release writes the cue held back, if there is one, and holds next.
+func (s *Streamer) release(next *cue) string {
+	text := ""
+	if s.held != nil {
+		text = s.block(*s.held)
+	}
+	s.held = next
+	return text
+}
+
+// block is a cue of srt or vtt with the empty line behind it.
+func (s *Streamer) block(c cue) string {
+	s.cues++
+	var b strings.Builder
+	point, text := '.', vttText
+	if s.format == SRT {
+		point, text = ',', srtText
+		fmt.Fprintf(&b, "%d\n", s.cues)
+	}
+	fmt.Fprintf(&b, "%s --> %s\n", clock(c.start, point), clock(c.end, point))
+	for _, line := range c.lines {
+		b.WriteString(text(line) + "\n")
+	}
+	b.WriteString("\n")
+	return b.String()
 }
 
 // wordRows is one row for each word: start and end in ms, probability to four

@@ -1,7 +1,8 @@
 // Package transcript is what was said, with times: the types that every part
 // of the appliance hands on, and the renderers that turn them into the formats
-// people ask for (txt, json, verbose_json, srt, vtt, tsv, words, lrc). It
-// computes only; it opens no file and knows no network.
+// people ask for (txt, json, verbose_json, srt, vtt, tsv, words, lrc). A Layout
+// makes of the segments cues that people can read. It computes only; it opens
+// no file and knows no network.
 package transcript
 
 import (

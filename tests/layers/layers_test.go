@@ -32,11 +32,11 @@ var layers = []struct{ pkg, may string }{
 	{"internal/durable", "golang.org/x/sys/unix"},
 	{"internal/paths", "golang.org/x/sys/unix internal/fault"},
 	{"internal/faultpoint", ""},
-	{"internal/transcript", "internal/fault"},
+	{"internal/transcript", "golang.org/x/text/width internal/fault"},
 	{"internal/score", "golang.org/x/text/unicode/norm internal/fault internal/transcript"},
 
 	// 1: each owner of one outside thing
-	{"internal/config", "github.com/pelletier/go-toml/v2 github.com/pelletier/go-toml/v2/unstable internal/durable internal/fault"},
+	{"internal/config", "github.com/pelletier/go-toml/v2 github.com/pelletier/go-toml/v2/unstable internal/durable internal/fault internal/transcript"},
 	{"internal/systemd", "github.com/coreos/go-systemd/v22/activation github.com/coreos/go-systemd/v22/daemon github.com/coreos/go-systemd/v22/journal " +
 		"github.com/godbus/dbus/v5 golang.org/x/sys/unix internal/fault internal/paths"},
 	{"internal/logging", "golang.org/x/term internal/fault internal/systemd"},

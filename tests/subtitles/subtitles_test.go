@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"whisper-appliance/internal/config"
 	"whisper-appliance/internal/transcript"
 )
 
@@ -38,6 +39,7 @@ type story struct {
 	segments []transcript.Segment
 	want     []cue
 	srt      []cue // where SRT differs from want
+	layout   *transcript.Layout
 }
 
 const (
@@ -94,7 +96,23 @@ func stories() []story {
 		{name: "bytes",
 			segments: []transcript.Segment{seg(0, sec, "a\x00b\x1b[0m \xff \u0085c\u2028d\ve")},
 			want:     []cue{{0, 1000, "ab[0m \ufffd  c d e"}}},
+		{name: "laid-out", layout: broadcast(),
+			segments: []transcript.Segment{seg(0, 6*sec, " The first of the lines is this one, and the second is one that you read now."),
+				seg(6*sec, 6*sec, "短い。"), seg(10*sec, 16*sec, "今日はとても天気がいいので、友達と買い物に行きました。"), seg(20*sec, 21*sec, " ذهبت إلى المدرسة في الصباح الباكر، وعندما وصلت وجدت الباب مغلقا.")},
+			want: []cue{{0, 5916, "The first of the lines is this one,\nand the second is one that you read now."},
+				{6000, 6834, "短い。"}, {10_000, 16_000, "今日はとても天気がいいので、\n友達と買い物に行きました。"},
+				{20_000, 23_764, "ذهبت إلى المدرسة في الصباح الباكر،\nوعندما وصلت وجدت الباب مغلقا."}}},
+		{name: "laid-out-syntax", layout: broadcast(),
+			segments: []transcript.Segment{seg(0, 5*sec, " These are the three dots and the arrow, <i>and</i> & --> 00:00:09,000 42"), seg(5*sec, 7*sec, "NOTE 7")},
+			want:     []cue{{0, 4916, "These are the three dots and the arrow,\n<i>and</i> & --> 00:00:09,000 42"}, {5000, 7000, "NOTE 7"}},
+			srt:      []cue{{0, 4916, "These are the three dots and the arrow,\n<i>and</i> & -> 00:00:09,000 42"}, {5000, 7000, "NOTE 7"}}},
 	}
+}
+
+// broadcast is the layout that the settings have by themselves.
+func broadcast() *transcript.Layout {
+	l := config.Default().Subtitles.Layout()
+	return &l
 }
 
 func TestOthersReadOurSubtitles(t *testing.T) {
@@ -125,7 +143,7 @@ func TestOthersReadOurSubtitles(t *testing.T) {
 func write(t *testing.T, dir string, s story, f transcript.Format) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := transcript.Render(&b, f, &transcript.Transcript{Segments: s.segments}, transcript.Options{}); err != nil {
+	if err := transcript.Render(&b, f, &transcript.Transcript{Segments: s.segments}, transcript.Options{Layout: s.layout}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, s.name+f.Extension())
