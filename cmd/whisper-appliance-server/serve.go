@@ -143,7 +143,7 @@ func (a *appliant) assemble(stderr io.Writer) error {
 	}
 	a.certs = &cert.Manager{Dir: a.paths.TLS, Names: c.TLS.Names, CertFile: c.TLS.Certificate, KeyFile: c.TLS.Key}
 	a.keys = auth.NewKeyring(cmp.Or(c.Auth.KeysFile, a.paths.Keys), a.log)
-	a.jobs = &appliance.Jobs{Paths: a.paths, Config: a.settings.Current, Service: a.parts.Service, Role: a.role(), Log: a.log}
+	a.jobs = &appliance.Jobs{Paths: a.paths, Config: a.settings.Current, Service: a.parts.Service, Role: a.role(), Standby: a.standsIn(), Log: a.log}
 	parts := appliance.Parts{Jobs: a.jobs, Paths: a.paths, Config: a.settings.Current, Appliance: a.parts,
 		Doors: a.openDoors, Certificate: a.certificate, Keys: a.keys.Err}
 	if a.supervised {
@@ -282,11 +282,11 @@ func (a *appliant) run(ctx context.Context) error {
 	})
 	a.preload(ctx)
 	s := a.server()
-	doing, stopJobs := context.WithCancel(ctx)
+	a.jobs.Ended = s.JobEnded
+	doing, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // what is waited for is done in the drain
 	defer stopJobs()
-	if !a.standsIn() {
-		wg.Go(func() { a.jobs.Run(doing) })
-	}
+	context.AfterFunc(ctx, a.jobs.Stop)
+	wg.Go(func() { a.jobs.Run(doing) })
 	work, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	for _, loop := range []func(context.Context){

@@ -22,11 +22,13 @@ type Job struct {
 	Created   time.Time `json:"created"`
 	Started   time.Time `json:"started,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
+	Deadline  time.Time `json:"deadline,omitzero" doc:"When nobody wants the text any more."`
 	Bytes     int64     `json:"bytes" doc:"Of the recording."`
 	Duration  float64   `json:"duration" doc:"Seconds of the recording; 0 until it is known."`
 	Done      float64   `json:"done" doc:"Seconds of the recording that are recognised."`
 	Percent   int       `json:"percent"`
 	Phase     string    `json:"phase,omitempty" doc:"Of a running job: decoding, detecting, waiting, loading or recognising; only where it runs on this appliance."`
+	Held      string    `json:"held,omitempty" doc:"Of a running job: why it is not getting on just now."`
 	Ahead     *int      `json:"ahead,omitempty" doc:"Of a queued job: about how many are done before it."`
 	Left      *float64  `json:"seconds_left,omitempty" doc:"Of a running job: about how long it will take still."`
 	Language  string    `json:"language,omitempty"`

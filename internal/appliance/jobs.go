@@ -20,6 +20,7 @@ import (
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
 	"whisper-appliance/internal/work"
 )
 
@@ -30,7 +31,12 @@ type Jobs struct {
 	Config  func() *config.Config
 	Service *transcribe.Service
 	Role    string // of this server among those of the machine that may run at once
-	Log     *slog.Logger
+	Standby bool   // another one is the server: only what requests bring is done
+
+	// Ended is told of each job that is done or has failed; nil = nobody.
+	Ended func(t transcribe.Job, took time.Duration, result *transcript.Transcript, err error)
+
+	Log *slog.Logger
 
 	opening sync.Mutex
 	db      *database.DB // set once
@@ -49,9 +55,14 @@ func (j *Jobs) Open(ctx context.Context) error {
 	}
 	c := j.Config()
 	recordings := cmp.Or(c.Jobs.Directory, j.Paths.Jobs)
-	if info, err := os.Stat(recordings); err != nil || !info.IsDir() {
+	info, err := os.Stat(recordings)
+	if err != nil || !info.IsDir() {
 		return fault.New(fault.Unavailable, "no_directory", "%s is no directory for recordings", recordings).On("jobs.directory").Because(err).
 			Try("make it, for the server's user to write to")
+	}
+	if info.Mode().Perm()&0o007 != 0 {
+		return fault.New(fault.Unavailable, "directory_open", "everybody on this machine could read the recordings in %s", recordings).On("jobs.directory").
+			Try("chmod o-rwx %s", recordings)
 	}
 	uploads, err := j.inbox(c.Jobs.Directory)
 	if err != nil {
@@ -69,6 +80,12 @@ func (j *Jobs) Open(ctx context.Context) error {
 	j.desk.Store(&work.Desk{
 		Store: job.NewStore(db, job.Options{}), Service: j.Service, Self: self,
 		Dir: recordings, Proc: j.Paths.Proc, Lock: filepath.Join(j.Paths.State, "jobs.lock"), Log: j.Log, Inbox: uploads,
+		Standby: j.Standby,
+		Ended: func(t transcribe.Job, took time.Duration, result *transcript.Transcript, err error) {
+			if j.Ended != nil {
+				j.Ended(t, took, result, err)
+			}
+		},
 		AtOnce: func() int { return j.Config().Jobs.AtOnce },
 		Most:   func() int { return j.Config().Jobs.Most },
 		Limits: func() job.Limits {
@@ -130,6 +147,13 @@ func (j *Jobs) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-time.After(time.Second): // the component opens it
 		}
+	}
+}
+
+// Stop has no more jobs begun; see work.Desk.Stop.
+func (j *Jobs) Stop() {
+	if desk := j.Desk(); desk != nil {
+		desk.Stop()
 	}
 }
 

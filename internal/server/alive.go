@@ -41,7 +41,13 @@ func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 func (nowhere) WriteHeader(int) {}
 
 // Jobs is how many transcriptions are under way.
-func (s *Server) Jobs() int64 { return s.jobs.Load() }
+func (s *Server) Jobs() int64 {
+	n := s.jobs.Load()
+	if desk := s.desk(); desk != nil {
+		n += desk.Active()
+	}
+	return n
+}
 
 // Draining tells whether the server is stopping.
 func (s *Server) Draining() bool { return s.draining.Load() }

@@ -74,7 +74,7 @@ func (c collector) basics(e emitter) {
 	e.gauge("build_info", "The build that runs; always 1.", 1, "version", b.Version, "commit", b.Commit, "goversion", runtime.Version(), "slot", c.s.Slot)
 	e.gauge("ready", "1 while a recording sent now would be transcribed.", truth(len(c.s.missing()) == 0))
 	e.gauge("http_requests_in_flight", "Requests under way.", float64(c.s.active.Load()))
-	e.gauge("jobs", "Recordings being worked on.", float64(c.s.jobs.Load()))
+	e.gauge("jobs", "Recordings being worked on.", float64(c.s.Jobs()))
 	e.gauge("queue_recordings", "Recordings in line or being transcribed, of the [queue] most that are taken.", float64(c.s.Service.Queue.Inside()))
 	e.gauge("queue_windows", "Windows in line for the engine.", float64(c.s.Service.Waiting()))
 	start := c.s.startup()

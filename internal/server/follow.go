@@ -49,13 +49,18 @@ func following(tell func(observe func(transcribe.Update)) (*transcript.Transcrip
 func (u *underway) run(ctx context.Context, s *Server, job transcribe.Job) {
 	defer close(u.ended)
 	began := time.Now()
-	s.jobs.Add(1)
-	defer s.jobs.Add(-1)
+	elsewhere := s.desk() != nil && keyOf(ctx) != "" // the desk counts it
+	if !elsewhere {
+		s.jobs.Add(1)
+		defer s.jobs.Add(-1)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			u.err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
-		s.count(job, time.Since(began), u.result, u.err)
+		if !elsewhere {
+			s.count(job, time.Since(began), u.result, u.err)
+		}
 	}()
 	u.result, u.err = s.transcribe(ctx, job, u.put)
 	if u.err != nil && !u.decoded {

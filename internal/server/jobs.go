@@ -192,29 +192,44 @@ func (s *Server) listJobs(ctx context.Context, in *jobQuery) (*jobListAnswer, er
 		jobs = jobs[:in.Limit]
 		out.Body.Next = jobs[in.Limit-1].ID
 	}
+	placed := 0
 	for _, j := range jobs {
-		shown, err := s.show(ctx, desk, j)
-		if err != nil {
-			return nil, err
+		shown := outline(desk, j)
+		if j.State == job.Queued && placed < mostPlaced {
+			placed++
+			if shown, err = s.show(ctx, desk, j); err != nil {
+				return nil, err
+			}
 		}
 		out.Body.Jobs = append(out.Body.Jobs, shown)
 	}
 	return out, nil
 }
 
+// mostPlaced is of how many jobs on a page the place in line is told: each is
+// counted by itself.
+const mostPlaced = 20
+
 // show is a job as its owner sees it.
 func (s *Server) show(ctx context.Context, desk *work.Desk, j job.Job) (api.Job, error) {
+	out := outline(desk, j)
+	if j.State != job.Queued {
+		return out, nil
+	}
+	ahead, err := desk.Store.Ahead(ctx, j.ID)
+	out.Ahead = &ahead
+	return out, err
+}
+
+// outline is a job without its place in line.
+func outline(desk *work.Desk, j job.Job) api.Job {
 	out := api.Job{
-		ID: j.ID, State: string(j.State), Priority: "normal", Owner: j.Owner, Name: j.Name,
+		ID: j.ID, State: string(j.State), Priority: "normal", Owner: j.Owner, Name: j.Name, Model: j.Model, Deadline: j.Deadline,
 		Created: j.Created, Started: j.Started, Ended: j.Ended, Bytes: j.Bytes, Duration: j.Duration.Seconds(), Done: j.Covered.Seconds(),
 		Language: j.Language, Attempts: j.Attempts, Canceling: j.Canceling,
 	}
 	if j.Class == job.Background {
 		out.Priority = "background"
-	}
-	var asked transcribe.Job
-	if len(j.Request) > 0 && json.Unmarshal(j.Request, &asked) == nil {
-		out.Model = asked.Model
 	}
 	switch {
 	case j.Failure != nil:
@@ -225,17 +240,11 @@ func (s *Server) show(ctx context.Context, desk *work.Desk, j job.Job) (api.Job,
 		out.Done = out.Duration
 	case j.State == job.Running:
 		running(&out, desk)
-	case j.State == job.Queued:
-		ahead, err := desk.Store.Ahead(ctx, j.ID)
-		if err != nil {
-			return out, err
-		}
-		out.Ahead = &ahead
 	}
 	if out.Duration > 0 {
 		out.Percent = int(100 * out.Done / out.Duration)
 	}
-	return out, nil
+	return out
 }
 
 // running adds what only the appliance knows that does the job.
@@ -244,7 +253,7 @@ func running(out *api.Job, desk *work.Desk) {
 	if !here {
 		return
 	}
-	out.Phase = string(p.Update.Phase)
+	out.Phase, out.Held = string(p.Update.Phase), p.Held
 	out.Done = max(out.Done, p.Update.Done.Seconds())
 	if p.Update.Phase == transcribe.Decoding || p.Update.Phase == transcribe.Detecting {
 		out.Done = 0

@@ -133,7 +133,7 @@ func (o *jobStream) job(ctx context.Context) {
 
 func (o *jobStream) end(s *Server, r *http.Request, run *underway) {
 	if run.err != nil {
-		o.send(api.EventError, plainBody(s.asFault(r.Context(), run.err)))
+		o.send(api.EventError, plainBody(wordsOf(run.err)))
 		return
 	}
 	o.send(api.EventDone, api.DoneOf(run.result))

@@ -195,6 +195,11 @@ func (s *Server) Serve(ctx context.Context, drain time.Duration, listeners ...ne
 	return err
 }
 
+// JobEnded counts a job of the desk, which no request did.
+func (s *Server) JobEnded(t transcribe.Job, took time.Duration, result *transcript.Transcript, err error) {
+	s.count(t, took, result, err)
+}
+
 // count keeps the statistics and the log of a job that has ended.
 func (s *Server) count(job transcribe.Job, took time.Duration, result *transcript.Transcript, err error) {
 	s.changed()

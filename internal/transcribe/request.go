@@ -2,6 +2,7 @@ package transcribe
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +28,13 @@ type Request struct {
 // Job checks q against the models that are there. The caller adds Audio and
 // Name. Errors are faults that name the field.
 func (q Request) Job(models *model.Store, c *config.Config) (Job, error) {
+	asked, err := json.Marshal(q)
+	if err != nil {
+		return Job{}, err
+	}
 	job := Job{
-		Task: cmp.Or(q.Task, transcript.Transcribe), Prompt: q.Prompt, Words: q.Words,
+		Asked: string(asked),
+		Task:  cmp.Or(q.Task, transcript.Transcribe), Prompt: q.Prompt, Words: q.Words,
 		BeamSize: c.Transcription.BeamSize, BestOf: c.Transcription.BestOf, Threads: c.Engine.Threads,
 		ByLoudness: c.VAD.Detector == "loudness", Threshold: float64(c.VAD.Threshold) / 100,
 		FullContext: !c.Transcription.ShortPass, OneLook: !c.Transcription.SecondLook,

@@ -82,6 +82,10 @@ func TestRequestJob(t *testing.T) {
 				c.want.Threshold = 0.5
 			}
 			got, err := c.q.Job(store, conf)
+			if got.Asked == "" {
+				t.Error("what was asked is not kept")
+			}
+			got.Asked = ""
 			if err != nil || got != c.want {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, c.want)
 			}

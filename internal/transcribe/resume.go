@@ -48,10 +48,23 @@ type Resume struct {
 	Finished []Finished // in order
 }
 
+// keepQuick is how long storing a window may hold the turn up, which the next
+// window needs: nobody else should wait for a slow disk.
+const keepQuick = 50 * time.Millisecond
+
 // keep stores a window.
 func (r *run) keep(w audio.Window, fresh []transcript.Segment, tokens []engine.Token) error {
 	if r.job.Keep == nil {
 		return nil
+	}
+	if turn := r.turn; turn != nil {
+		r.turn = nil
+		slow := time.AfterFunc(keepQuick, turn.Give)
+		defer func() {
+			if slow.Stop() {
+				r.turn = turn // it was not given back
+			}
+		}()
 	}
 	return r.job.Keep.Window(Finished{
 		Start: w.Start, End: w.End, Speech: r.at, Language: r.result.Language, Segments: fresh, Tokens: tokens, Prompt: r.prompt,

@@ -7,6 +7,7 @@ import (
 
 	"whisper-appliance/internal/audio"
 	"whisper-appliance/internal/engine"
+	"whisper-appliance/internal/schedule"
 )
 
 // Detector finds where somebody speaks; *engine.Client is the real one.
@@ -51,6 +52,8 @@ func (r *run) findSpeech(ctx context.Context) ([]audio.Span, error) {
 		return spans, nil
 	case ctx.Err() != nil:
 		return nil, canceled(ctx)
+	case r.job.Patient && away(err):
+		return nil, describe(ctx, err, r.job, audio.Window{End: r.result.Duration})
 	}
 	r.Log.Warn("speech detector failed; loudness tells", "job", r.job.ID, "model", file, "error", err)
 	r.note("speech was told from silence by its loudness alone, as the speech detector failed")
@@ -90,6 +93,10 @@ func (r *run) detectPart(ctx context.Context, req engine.VADRequest, part audio.
 		return nil, err
 	}
 	found, err := r.askDetector(ctx, req, pcm)
+	if r.turn.Lane() == schedule.ShortLane && noMemory(err) {
+		r.turn.NoRoom()
+		return r.detectPart(ctx, req, part)
+	}
 	if errors.Is(err, engine.ErrBroken) && ctx.Err() == nil {
 		found, err = r.askDetector(ctx, req, pcm)
 	}
@@ -101,6 +108,12 @@ func (r *run) detectPart(ctx context.Context, req engine.VADRequest, part audio.
 		}
 	}
 	return spans, err
+}
+
+// away tells an engine that is not there just now from a detector that fails.
+func away(err error) bool {
+	var f *engine.Failure
+	return errors.Is(err, engine.ErrBroken) || errors.As(err, &f) && (f.Code == engine.CodeDown || f.Code == engine.CodeNoMemory)
 }
 
 func (r *run) askDetector(ctx context.Context, req engine.VADRequest, pcm []float32) (engine.VADResponse, error) {

@@ -127,6 +127,14 @@ type Job struct {
 	// the transcript has that and no segments. It stays Short, whatever its length.
 	OnlyLanguage bool `json:"only_language,omitempty"`
 
+	// Patient is for a job that can be tried again: an engine that is away ends it
+	// rather than change what comes of it.
+	Patient bool `json:"-"`
+
+	// Asked is what the caller asked for, the same for the same whatever the
+	// settings are.
+	Asked string `json:"asked,omitempty"`
+
 	// Keep is told how far the job has come, and Resume how far it had come when
 	// it was interrupted; nil = nobody keeps it, and it begins anew.
 	Keep   Keeper  `json:"-"`

@@ -34,7 +34,7 @@ func (d *Desk) new(w Wish) (job.New, error) {
 	}
 	n := job.New{
 		ID: w.id, Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
-		Name: w.Job.Name, Media: w.Media, Request: request,
+		Name: w.Job.Name, Model: w.Job.Model, Media: w.Media, Request: request,
 	}
 	info, err := w.Job.Audio.Stat()
 	if err != nil {
@@ -49,7 +49,7 @@ func (d *Desk) new(w Wish) (job.New, error) {
 		return job.New{}, fmt.Errorf("read the recording: %w", err)
 	}
 	n.MediaSHA256 = hex.EncodeToString(sum.Sum(nil))
-	sum.Write(request) //nolint:errcheck // it never fails
+	fmt.Fprintf(sum, "%s %v %v %v %v", w.Job.Asked, w.Job.From, w.Job.Until, w.Job.OnlyLanguage, w.Job.Logprobs)
 	n.Digest = hex.EncodeToString(sum.Sum(nil))
 	return n, nil
 }
@@ -58,6 +58,11 @@ func (d *Desk) new(w Wish) (job.New, error) {
 // joined tells that the owner's key led to a job that was there. The error is a
 // fault of the store's, or that of storing the recording.
 func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err error) {
+	return d.submit(ctx, w, job.Worker{})
+}
+
+// submit is Submit for a job that a worker does at once, where it is not zero.
+func (d *Desk) submit(ctx context.Context, w Wish, claim job.Worker) (j job.Job, joined bool, err error) {
 	d.init()
 	n, err := d.new(w)
 	if err != nil {
@@ -66,6 +71,7 @@ func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err 
 	if err := d.admit(ctx, n); err != nil {
 		return job.Job{}, false, err
 	}
+	n.Claim = claim
 	if n.Media == "" {
 		if n.Media, err = d.keep(w.Job.Audio); err != nil {
 			return job.Job{}, false, err
@@ -76,8 +82,8 @@ func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err 
 	case err == nil && !joined:
 		token(d.arrived)
 		return j, false, nil
-	case err != nil && w.id != "":
-		return j, joined, err // it may be stored all the same, and is asked for again
+	case err != nil && (w.id != "" || passing(err) || fault.KindOf(err) == fault.Internal):
+		return j, joined, err // it may be stored all the same; if not, the sweep finds the recording
 	case joined && j.Media == n.Media:
 		return j, joined, nil // the very job, not another one with its key
 	}
@@ -92,18 +98,22 @@ const waitAgain = time.Minute
 // that is there needs none, but that is not known yet, and it may come again.
 func (d *Desk) admit(ctx context.Context, n job.New) error {
 	if d.Most != nil {
-		count, err := d.Store.Count(ctx)
-		if err != nil {
+		mine, all, err := d.Store.Waiting(ctx, n.Owner)
+		switch most := d.Most(); {
+		case err != nil:
 			return err
-		}
-		if waiting := count[job.Queued]; waiting >= d.Most() {
-			f := fault.New(fault.Busy, "queue_full", "%d jobs wait already; no more are taken", waiting).
-				Try("send it again in %.0f s, or raise [jobs] most", waitAgain.Seconds())
-			f.After = waitAgain
-			return f
+		case all >= most:
+			return full(fault.New(fault.Busy, "queue_full", "%d jobs wait already; no more are taken", all))
+		case mine >= max(most/2, 1):
+			return full(fault.New(fault.Busy, "queue_full_for_you", "%d jobs of yours wait already; one caller may have half of the places", mine))
 		}
 	}
 	return d.makeRoom(ctx, n.Bytes)
+}
+
+func full(f *fault.Error) error {
+	f.After = waitAgain
+	return f.Try("send it again in %.0f s, or raise [jobs] most", waitAgain.Seconds())
 }
 
 // makeRoom sees to it that a recording finds room beside those that are there:
@@ -142,9 +152,13 @@ func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) 
 	if w.Key == "" {
 		return d.now(ctx, w, observe)
 	}
-	j, _, err := d.Submit(ctx, w)
+	j, joined, err := d.submit(ctx, w, d.Self)
 	if err != nil {
 		return nil, err
+	}
+	defer d.attending(j.ID)()
+	if !joined { // it needs no place: somebody waits
+		d.doing.Go(func() { d.do(j) })
 	}
 	return d.Attend(ctx, j.ID, observe)
 }
@@ -170,6 +184,7 @@ func (d *Desk) now(ctx context.Context, w Wish, observe func(transcribe.Update))
 // transcript. When ctx ends the job goes on.
 func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Update)) (*transcript.Transcript, error) {
 	d.init()
+	defer d.attending(id)()
 	seen, done := 0, time.Duration(0)
 	tell := func(u transcribe.Update) { // what is done stays done
 		done = max(done, u.Done)
@@ -199,7 +214,7 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, canceled().Because(context.Cause(ctx))
 		case <-news:
 		case <-time.After(poll):
 		}

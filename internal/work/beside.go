@@ -21,6 +21,7 @@ type beside struct {
 	desk  *Desk
 	todo  chan func() error // in order
 	id    atomic.Pointer[string]
+	media string // set before id
 	leave func()
 	next  int
 	begun chan struct{} // closed when the recording is no longer needed here
@@ -52,7 +53,8 @@ func (b *beside) begin(ctx context.Context, w Wish, cancel context.CancelCauseFu
 			b.desk.remove(n.Media) //nolint:errcheck // the sweep finds it
 			return err
 		}
-		b.leave = b.desk.enter(j.ID, cancel)
+		b.media = n.Media
+		b.leave = b.desk.enter(j.ID, true, cancel)
 		b.id.Store(&j.ID)
 		return nil
 	})
@@ -112,23 +114,25 @@ func (b *beside) put(f func() error) {
 func (b *beside) end() {
 	close(b.todo)
 	<-b.begun
-	go func() {
+	b.desk.doing.Go(func() {
 		<-b.gone
 		b.leave()
-		id := b.job()
-		if id == "" {
-			return
+		if id := b.job(); id != "" {
+			b.drop(id)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
-		defer cancel()
-		if err := b.desk.Store.Fail(ctx, id, b.desk.Self, job.FailureOf(canceled())); err != nil {
-			b.desk.Log.Warn("the request's job cannot be removed", "job", id, "error", err)
-			return
-		}
-		if err := b.desk.Delete(ctx, id); err != nil {
-			b.desk.Log.Warn("the request's job cannot be removed", "job", id, "error", err)
-		}
-	}()
+	})
+}
+
+func (b *beside) drop(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	err := b.desk.Store.Drop(ctx, id, b.desk.Self)
+	if err == nil {
+		err = b.desk.remove(b.media)
+	}
+	if err != nil {
+		b.desk.Log.Warn("the request's job cannot be removed", "job", id, "error", err)
+	}
 }
 
 // Plan is transcribe.Keeper's.
@@ -158,6 +162,6 @@ func (b *beside) Window(f transcribe.Finished) error {
 	return nil
 }
 
-func canceled() error {
+func canceled() *fault.Error {
 	return fault.New(fault.Canceled, "canceled", "the transcription was cancelled")
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -15,46 +16,69 @@ import (
 	"whisper-appliance/internal/transcript"
 )
 
-// poisonous is how often a job is begun that never comes to its first window: it
-// may be what ends the server each time.
-const poisonous = 8
+// poisonous is how often in a row the server may go while it does a job, without
+// a window being done: the job may be what ends it.
+const poisonous = 5
 
-// pauseMost is the longest pause before something that may pass is tried again:
-// the last of pauses that double, so a job is held up for about a minute.
-const pauseMost = 32 * time.Second
-
-// do does a job that was claimed, to its end or that of ctx.
-func (d *Desk) do(ctx context.Context, j job.Job) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// do does a job that was claimed, to its end or that of the desk.
+func (d *Desk) do(j job.Job) {
+	d.jobs.Add(1)
+	defer d.jobs.Add(-1)
+	ctx, cancel := context.WithCancelCause(d.base)
 	defer cancel(nil)
-	leave := d.enter(j.ID, cancel)
+	if !j.Deadline.IsZero() {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadlineCause(ctx, j.Deadline, errLate)
+		defer stop()
+	}
+	leave := d.enter(j.ID, false, cancel)
 	defer leave()
 	log := d.Log.With("job", j.ID)
 	stop := d.keepAlive(ctx, j.ID, cancel)
 	defer stop()
 	log.Info("job begun", "name", j.Name, "owner", j.Owner, "windows_done", j.WindowsDone, "attempt", j.Attempts)
+	began := time.Now()
 	result, err := d.attempt(ctx, j)
-	if err := d.settle(ctx, j, result, err); err != nil {
+	if err := d.settle(ctx, j, result, err, time.Since(began)); err != nil {
 		log.Error("what came of the job cannot be stored", "error", err)
 	}
 }
 
+// Pauses before something that may pass is tried again.
+const (
+	pauseLeast = time.Second
+	pauseMost  = time.Minute
+)
+
 // attempt does the job, again after a while where something was missing that
-// comes back by itself.
+// comes back by itself: an outage fails no job, but holds it up.
 func (d *Desk) attempt(ctx context.Context, j job.Job) (*transcript.Transcript, error) {
-	if j.WindowsDone == 0 && j.Attempts > poisonous {
-		return nil, fault.New(fault.Internal, "job_interrupted", "the job was begun %d times and never came to an end", j.Attempts-1).
+	if j.Crashes > poisonous {
+		return nil, fault.New(fault.Internal, "job_interrupted", "the server went %d times while it did the job, without coming any further", j.Crashes).
 			Try("the log says how; send the recording again once that is mended")
 	}
-	for pause := time.Second; ; pause *= 2 {
+	for tries := 1; ; tries++ {
 		result, err := d.once(ctx, j)
-		if err == nil || ctx.Err() != nil || !passing(err) || pause > pauseMost {
+		if err == nil || ctx.Err() != nil || !passing(err) || tries >= triesFor(err) {
 			return result, err
 		}
+		pause := min(pauseLeast<<min(tries-1, 10), pauseMost)
 		d.Log.Warn("job held up; trying again", "job", j.ID, "error", err, "after", pause)
+		d.held(j.ID, err)
+		if j, err = d.again(ctx, j, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// again waits, and gives the job with the windows that it has come to: without
+// them one would be done twice.
+func (d *Desk) again(ctx context.Context, j job.Job, pause time.Duration) (job.Job, error) {
+	for {
 		sleep(ctx, pause)
-		if now, err := d.Store.Get(ctx, j.ID); err == nil {
-			j = now // with the windows that it came to
+		now, err := d.Store.Get(ctx, j.ID)
+		if err == nil || ctx.Err() != nil || !passing(err) {
+			return now, err
 		}
 	}
 }
@@ -63,6 +87,16 @@ func (d *Desk) attempt(ctx context.Context, j job.Job) (*transcript.Transcript, 
 func passing(err error) bool {
 	kind := fault.KindOf(err)
 	return kind == fault.Unavailable || kind == fault.NoSpace || kind == fault.Busy
+}
+
+// triesFor is how often a job is tried that fails so: what the recording itself
+// may be to blame for, a few times.
+func triesFor(err error) int {
+	switch job.FailureOf(err).Code {
+	case "engine_crashed", "no_memory":
+		return 5
+	}
+	return math.MaxInt
 }
 
 // once does the job from its last stored window on. A panic is this job's
@@ -86,7 +120,7 @@ func (d *Desk) prepare(ctx context.Context, j job.Job) (t transcribe.Job, err er
 	if err := json.Unmarshal(j.Request, &t); err != nil {
 		return t, fmt.Errorf("request of job %s: %w", j.ID, err)
 	}
-	t.Name, t.ID, t.Owner, t.Class = j.Name, j.ID, j.Owner, schedule.Class(j.Class)
+	t.Name, t.ID, t.Owner, t.Class, t.Patient = j.Name, j.ID, j.Owner, schedule.Class(j.Class), true
 	k := &keeper{ctx: ctx, desk: d, id: j.ID}
 	t.Keep = k
 	if len(j.Plan) > 0 {
@@ -125,26 +159,39 @@ func (d *Desk) Finished(ctx context.Context, id string, from int) ([]transcribe.
 const settleTime = 10 * time.Second
 
 // settle stores what came of a job.
-func (d *Desk) settle(ctx context.Context, j job.Job, result *transcript.Transcript, err error) error {
+func (d *Desk) settle(ctx context.Context, j job.Job, result *transcript.Transcript, err error, took time.Duration) error {
 	cause := context.Cause(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
+	log := d.Log.With("job", j.ID)
 	switch {
 	case err == nil:
+		d.ended(j, took, result, nil)
 		return d.finish(ctx, j, result)
 	case errors.Is(err, job.ErrLost), errors.Is(cause, job.ErrLost):
-		d.Log.Warn("another worker has the job now", "job", j.ID)
+		log.Warn("another worker has the job now")
 		return nil
 	case errors.Is(cause, errAsked), errors.Is(err, errAsked):
-		d.Log.Info("job cancelled", "job", j.ID)
+		log.Info("job cancelled")
 		return d.Store.Requeue(ctx, j.ID, d.Self)
+	case errors.Is(cause, errLate):
+		err = fault.New(fault.Unavailable, "deadline_passed", "the job's time was over before it was done").
+			Try("try again, with more time or when less is going on")
 	case cause != nil:
-		d.Log.Info("job interrupted; it goes on at its next window", "job", j.ID)
+		log.Info("job interrupted; it goes on at its next window")
 		return d.Store.Requeue(ctx, j.ID, d.Self)
 	}
 	f := job.FailureOf(err)
-	d.Log.Error("job failed", "job", j.ID, "code", f.Code, "error", err)
+	log.Error("job failed", "code", f.Code, "error", err)
+	d.ended(j, took, nil, err)
 	return d.Store.Fail(ctx, j.ID, d.Self, f)
+}
+
+// ended tells who counts.
+func (d *Desk) ended(j job.Job, took time.Duration, result *transcript.Transcript, err error) {
+	if d.Ended != nil {
+		d.Ended(transcribe.Job{ID: j.ID, Model: j.Model}, took, result, err)
+	}
 }
 
 // finish stores the transcript. The recording has served its purpose.
@@ -199,34 +246,52 @@ type keeper struct {
 	next int // index of the next window
 }
 
+// storeTime is how long a write may take before the job is held up: it holds a
+// place, and may hold a turn.
+const storeTime = 15 * time.Second
+
+// store writes, within storeTime.
+func (k *keeper) store(write func(ctx context.Context) (canceling bool, err error)) error {
+	ctx, cancel := context.WithTimeout(k.ctx, storeTime)
+	defer cancel()
+	canceling, err := write(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil && k.ctx.Err() == nil:
+		return fault.New(fault.Unavailable, "database_slow", "the database took more than %v for a write", storeTime).Because(err)
+	case err == nil && canceling:
+		return errAsked
+	}
+	return err
+}
+
 // Plan is transcribe.Keeper's.
 func (k *keeper) Plan(p transcribe.Plan) error {
 	data, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	canceling, err := k.desk.Store.Plan(k.ctx, k.id, k.desk.Self, job.Plan{Duration: p.Duration, Plan: data})
-	return asked(canceling, err)
+	return k.store(func(ctx context.Context) (bool, error) {
+		return k.desk.Store.Plan(ctx, k.id, k.desk.Self, job.Plan{Duration: p.Duration, Plan: data})
+	})
 }
 
-// Window is transcribe.Keeper's.
+// Window is transcribe.Keeper's. One that is there already was stored by a write
+// whose answer got lost: it is the same.
 func (k *keeper) Window(f transcribe.Finished) error {
 	data, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	canceling, err := k.desk.Store.Window(k.ctx, k.id, k.desk.Self,
-		job.Window{Index: k.next, Start: f.Start, End: f.End, Result: data}, f.Language)
+	err = k.store(func(ctx context.Context) (bool, error) {
+		return k.desk.Store.Window(ctx, k.id, k.desk.Self,
+			job.Window{Index: k.next, Start: f.Start, End: f.End, Result: data}, f.Language)
+	})
+	if errors.Is(err, job.ErrStored) {
+		err = nil
+	}
 	if err == nil {
 		k.next++
 		k.desk.tell(k.id)
-	}
-	return asked(canceling, err)
-}
-
-func asked(canceling bool, err error) error {
-	if err == nil && canceling {
-		return errAsked
 	}
 	return err
 }

@@ -61,11 +61,11 @@ func (d *Desk) remove(name string) error {
 	return nil
 }
 
-// orphaned is how old a recording without a job must be to belong to none: its
-// job is stored soon after it.
-const orphaned = time.Hour
+// orphaned is how old a recording without a job must be to belong to none. Its
+// job is stored soon after it; more is for a database that was put aside.
+const orphaned = 6 * time.Hour
 
-// sweep removes recordings without a job. One that is linked from an upload is as
+// sweep removes recordings without a job; other files are none of ours. One that is linked from an upload is as
 // old as that, so its job may come just now.
 func (d *Desk) sweep(ctx context.Context, known []string) error {
 	has := map[string]bool{}
@@ -78,7 +78,7 @@ func (d *Desk) sweep(ctx context.Context, known []string) error {
 	}
 	for _, e := range entries {
 		info, statErr := e.Info()
-		if statErr != nil || has[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < orphaned {
+		if statErr != nil || uuid.Validate(e.Name()) != nil || has[e.Name()] || !info.Mode().IsRegular() || time.Since(info.ModTime()) < orphaned {
 			continue
 		}
 		unlock, free := d.unclaimed(ctx, e.Name())

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -24,6 +25,7 @@ import (
 	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/transcribe"
+	"whisper-appliance/internal/transcript"
 )
 
 // Desk does jobs. Its fields are set before its first use and not changed after.
@@ -36,27 +38,44 @@ type Desk struct {
 	Lock    string // file that the one desk of a directory holds; "" = several may work on the store
 	Log     *slog.Logger
 
+	// Standby is a desk beside another one: it does what requests bring, and claims
+	// nothing.
+	Standby bool
+
+	// Ended is told of each job that is done or has failed; nil = nobody.
+	Ended func(t transcribe.Job, took time.Duration, result *transcript.Transcript, err error)
+
 	Inbox  *inbox.Inbox      // of recordings that arrive in pieces, on Dir's file system; nil = none do
 	AtOnce func() int        // how many jobs are done at once, beside requests; nil = 4
 	Most   func() int        // how many may wait; nil = any number
 	Limits func() job.Limits // what is kept; Bytes bounds the recordings of all jobs. nil = all
 
-	mu      sync.Mutex
-	live    map[string]*active // jobs that are done here
-	news    map[string]chan struct{}
-	arrived chan struct{} // has a token when a job was queued here
 	setup   sync.Once
+	base    context.Context // of all jobs
+	endAll  context.CancelCauseFunc
+	doing   sync.WaitGroup // jobs, and what tidies up after requests
+	jobs    atomic.Int64   // under way
+	arrived chan struct{}  // has a token when a job was queued here
+	stops   chan struct{}  // closed by Stop
+
+	mu       sync.Mutex
+	stopping bool
+	live     map[string]*active       // jobs that are done here
+	waiters  map[string]int           // of jobs, wherever these are done
+	news     map[string]chan struct{} // for waiters
 }
 
 // active is a job that is done here.
 type active struct {
-	cancel context.CancelCauseFunc
-	last   Progress
+	cancel  context.CancelCauseFunc
+	request bool // its own request does it, and says when it ends
+	last    Progress
 }
 
 // Progress is how a job does that is done here: finer than its windows.
 type Progress struct {
 	Update transcribe.Update // the last one, without its segments
+	Held   string            // why it is not getting on just now; "" = it is
 
 	began time.Time     // with recognising, here
 	from  time.Duration // of the recording, where that was
@@ -72,8 +91,12 @@ func (p Progress) Left() (left time.Duration, ok bool) {
 	return time.Duration(float64(took) / float64(did) * float64(p.Update.Total-p.Update.Done)), true
 }
 
-// errAsked is why a job's context ends where somebody wants that.
-var errAsked = errors.New("a cancel was asked for")
+// Why a job's context ends.
+var (
+	errAsked = errors.New("a cancel was asked for")
+	errStops = errors.New("the server stops")
+	errLate  = errors.New("the job's deadline has passed")
+)
 
 const (
 	defaultAtOnce = 4
@@ -88,35 +111,80 @@ const (
 
 func (d *Desk) init() {
 	d.setup.Do(func() {
-		d.live, d.news, d.arrived = map[string]*active{}, map[string]chan struct{}{}, make(chan struct{}, 1)
+		d.live, d.waiters, d.news = map[string]*active{}, map[string]int{}, map[string]chan struct{}{}
+		d.arrived, d.stops = make(chan struct{}, 1), make(chan struct{})
+		d.base, d.endAll = context.WithCancelCause(context.Background())
 	})
 }
 
 // Run does jobs until ctx ends, then gives back what is not done: whoever comes
-// next goes on with it.
+// next goes on with it. Stop comes before.
 func (d *Desk) Run(ctx context.Context) error {
 	d.init()
-	unlock, err := d.alone(ctx)
+	defer d.doing.Wait()
+	defer d.endAll(errStops)
+	if d.Standby {
+		<-ctx.Done()
+		return nil
+	}
+	claiming, end := context.WithCancel(ctx)
+	defer end()
+	context.AfterFunc(d.base, end)
+	go func() {
+		select {
+		case <-d.stops:
+			end()
+		case <-claiming.Done():
+		}
+	}()
+	unlock, err := d.alone(claiming)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	defer d.doing.Wait()
+	d.takeUp(claiming)
+	d.doing.Go(func() { d.tidy(claiming) })
+	d.serve(claiming)
+	<-ctx.Done()
+	d.endAll(errStops)
+	return nil
+}
+
+// Stop has no more jobs begun, and ends those that nobody waits for: they go on
+// with the next server. The others are done until Run ends.
+func (d *Desk) Stop() {
+	d.init()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopping {
+		return
+	}
+	d.stopping = true
+	close(d.stops)
+	for id, a := range d.live {
+		if !a.request && d.waiters[id] == 0 {
+			a.cancel(errStops)
+		}
+	}
+}
+
+// Active is how many jobs are being done here, beside those of requests.
+func (d *Desk) Active() int64 { return d.jobs.Load() }
+
+// takeUp frees what the server before has left.
+func (d *Desk) takeUp(ctx context.Context) {
 	for ctx.Err() == nil {
 		freed, err := d.Store.Free(ctx, d.Self)
 		if err == nil {
 			if freed > 0 {
 				d.Log.Info("going on with jobs that were interrupted", "jobs", freed)
 			}
-			break
+			return
 		}
 		d.Log.Error("the jobs cannot be read", "error", err)
 		sleep(ctx, poll)
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { d.tidy(ctx) })
-	d.serve(ctx, &wg)
-	return nil
 }
 
 // alone waits until no other process works on the file of jobs: that of a
@@ -132,45 +200,74 @@ func (d *Desk) alone(ctx context.Context) (unlock func(), err error) {
 	return func() { lock.Unlock() }, nil //nolint:errcheck // the process's end unlocks it, too
 }
 
+// places are those that jobs are done in.
+type places struct {
+	ended chan struct{} // has a token when one became free
+
+	mu         sync.Mutex
+	busy       int
+	background int // of these
+}
+
+func (p *places) enter(class job.Class, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy += n
+	if class == job.Background {
+		p.background += n
+	}
+}
+
+// open are the classes that there is a place for: the last one is not for what
+// may wait.
+func (p *places) open(most int) []job.Class {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.busy >= most:
+		return nil
+	case most > 1 && p.background >= most-1:
+		return job.Classes()[job.Long:]
+	}
+	return job.Classes()
+}
+
 // serve claims jobs while there are places.
-func (d *Desk) serve(ctx context.Context, wg *sync.WaitGroup) {
-	most := defaultAtOnce
-	ended := make(chan struct{}, 1)
-	busy := 0
-	var mu sync.Mutex
+func (d *Desk) serve(ctx context.Context) {
+	p := &places{ended: make(chan struct{}, 1)}
 	for ctx.Err() == nil {
-		if d.AtOnce != nil {
-			most = d.AtOnce()
-		}
-		mu.Lock()
-		full := busy >= most
-		mu.Unlock()
-		if !full {
-			j, found, err := d.Store.Claim(ctx, d.Self)
-			if err != nil && ctx.Err() == nil {
-				d.Log.Error("no job can be claimed", "error", err)
-			}
-			if found {
-				mu.Lock()
-				busy++
-				mu.Unlock()
-				wg.Go(func() {
-					d.do(ctx, j)
-					mu.Lock()
-					busy--
-					mu.Unlock()
-					token(ended)
-				})
-				continue
-			}
+		if j, found := d.claim(ctx, p); found {
+			p.enter(j.Class, 1)
+			d.doing.Go(func() {
+				d.do(j)
+				p.enter(j.Class, -1)
+				token(p.ended)
+			})
+			continue
 		}
 		select {
 		case <-ctx.Done():
-		case <-ended:
+		case <-p.ended:
 		case <-d.arrived:
 		case <-time.After(poll):
 		}
 	}
+}
+
+func (d *Desk) claim(ctx context.Context, p *places) (job.Job, bool) {
+	most := defaultAtOnce
+	if d.AtOnce != nil {
+		most = d.AtOnce()
+	}
+	classes := p.open(most)
+	if len(classes) == 0 {
+		return job.Job{}, false
+	}
+	j, found, err := d.Store.Claim(ctx, d.Self, classes...)
+	if err != nil && ctx.Err() == nil {
+		d.Log.Error("no job can be claimed", "error", err)
+	}
+	return j, found
 }
 
 func token(c chan struct{}) {
@@ -187,11 +284,14 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// enter notes that a job is done here; leave ends that.
-func (d *Desk) enter(id string, cancel context.CancelCauseFunc) (leave func()) {
+// enter notes that a job is done here, by a request or without; leave ends that.
+func (d *Desk) enter(id string, request bool, cancel context.CancelCauseFunc) (leave func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.live[id] = &active{cancel: cancel}
+	d.live[id] = &active{cancel: cancel, request: request}
+	if d.stopping && !request && d.waiters[id] == 0 {
+		cancel(errStops)
+	}
 	return func() {
 		d.mu.Lock()
 		delete(d.live, id)
@@ -200,17 +300,45 @@ func (d *Desk) enter(id string, cancel context.CancelCauseFunc) (leave func()) {
 	}
 }
 
+// attending notes that somebody waits for a job; leave ends that.
+func (d *Desk) attending(id string) (leave func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiters[id]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.waiters[id]--; d.waiters[id] > 0 {
+			return
+		}
+		delete(d.waiters, id)
+		delete(d.news, id)
+		if a := d.live[id]; a != nil && d.stopping && !a.request {
+			a.cancel(errStops)
+		}
+	}
+}
+
 // progress notes how a job that is done here does.
 func (d *Desk) progress(id string, u transcribe.Update) {
 	d.mu.Lock()
 	if a := d.live[id]; a != nil {
 		u.Segments, u.Tokens = nil, nil
-		if a.last.Update = u; a.last.began.IsZero() && (u.Phase == transcribe.Waiting || u.Phase == transcribe.Recognising) {
+		if a.last.Update, a.last.Held = u, ""; a.last.began.IsZero() && (u.Phase == transcribe.Waiting || u.Phase == transcribe.Recognising) {
 			a.last.began, a.last.from = time.Now(), u.Done
 		}
 	}
 	d.mu.Unlock()
 	d.tell(id)
+}
+
+// held notes why a job is not getting on.
+func (d *Desk) held(id string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a := d.live[id]; a != nil {
+		a.last.Held = job.FailureOf(err).Message
+	}
 }
 
 // Progress is how a job does just now that is done here.

@@ -3,6 +3,7 @@ package work
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,9 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
 )
@@ -181,21 +185,34 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestPoison: a job that ends the server each time is given up.
+// TestPoison: a job that ends the server each time is given up; tried again, it
+// has as many tries as before.
 func TestPoison(t *testing.T) {
 	r := newRig(t)
 	j := r.submit(t, r.wish(t, "a", "3"))
-	for range poisonous {
-		if _, found, err := r.Store.Claim(t.Context(), r.Self); err != nil || !found {
-			t.Fatal(found, err)
-		}
-		if err := r.Store.Requeue(t.Context(), j.ID, r.Self); err != nil {
-			t.Fatal(err)
+	crash := func(times int) {
+		t.Helper()
+		for range times {
+			gone := job.NewWorker("test")
+			if _, found, err := r.Store.Claim(t.Context(), gone); err != nil || !found {
+				t.Fatal(found, err)
+			}
+			if _, err := r.Store.Free(t.Context(), r.Self); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	crash(poisonous + 1)
 	r.start(t)
 	_, err := r.Attend(t.Context(), j.ID, ignore)
 	wantFault(t, err, fault.Internal, "job_interrupted")
+	r.end()
+	if _, err := r.Store.Retry(t.Context(), j.ID); err != nil {
+		t.Fatal(err)
+	}
+	crash(poisonous)
+	next := rigIn(t, r.dir).start(t)
+	next.await(t, j.ID, job.Done)
 }
 
 // TestRequestsOwnJob: while a request is served its job is there; afterwards
@@ -354,7 +371,7 @@ func TestKey(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	r := newRig(t)
 	r.Limits = func() job.Limits { return job.Limits{Bytes: 10} }
-	r.Most = func() int { return 2 }
+	r.Most = func() int { return 4 }
 	failed := r.submit(t, r.wish(t, "a", "33333"))
 	if _, err := r.Cancel(t.Context(), failed.ID); err != nil {
 		t.Fatal(err)
@@ -370,9 +387,13 @@ func TestPlaces(t *testing.T) {
 		t.Errorf("the one that has ended is still there: %v", err)
 	}
 	_, _, err = r.Submit(t.Context(), r.wish(t, "a", ""))
+	wantFault(t, err, fault.Busy, "queue_full_for_you")
+	r.submit(t, r.wish(t, "b", ""))
+	r.submit(t, r.wish(t, "b", ""))
+	_, _, err = r.Submit(t.Context(), r.wish(t, "c", ""))
 	wantFault(t, err, fault.Busy, "queue_full")
-	if n := r.recordings(t); n != 2 {
-		t.Errorf("%d recordings, want those of two jobs", n)
+	if n := r.recordings(t); n != 4 {
+		t.Errorf("%d recordings, want those of four jobs", n)
 	}
 	r.start(t)
 	r.await(t, first.ID, job.Done)
@@ -389,21 +410,137 @@ func TestTidy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	old, fresh := filepath.Join(r.Dir, "old"), filepath.Join(r.Dir, "fresh")
-	for _, path := range []string{old, fresh} {
+	old, fresh := filepath.Join(r.Dir, uuid.NewString()), filepath.Join(r.Dir, uuid.NewString())
+	alien := filepath.Join(r.Dir, "grandmother-1987.wav")
+	for _, path := range []string{old, fresh, alien} {
 		if err := os.WriteFile(path, []byte("x"), 0o400); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-2*orphaned)); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{old, alien} {
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-2*orphaned)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.start(t)
 	eventually(t, "one job and its recording being left, with the one that is new", func() bool {
 		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
-		return err == nil && len(list) == 1 && r.recordings(t) == 2
+		return err == nil && len(list) == 1 && r.recordings(t) == 3
 	})
-	if _, err := os.Stat(fresh); err != nil {
+	for _, path := range []string{fresh, alien} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestStop: jobs that nobody waits for are given back at once, those that
+// somebody waits for are done to their end.
+func TestStop(t *testing.T) {
+	r := newRig(t)
+	begun, release := make(chan bool, 9), make(chan bool)
+	r.engine.hold = func(ctx context.Context, n int) error {
+		begun <- true
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	r.start(t)
+	alone := r.submit(t, r.wish(t, "a", "3"))
+	<-begun
+	awaited := make(chan error, 1)
+	w := r.wish(t, "b", "4")
+	w.Key = "key"
+	go func() {
+		_, err := r.Do(t.Context(), w, ignore)
+		awaited <- err
+	}()
+	var keyed job.Job
+	eventually(t, "the request's job", func() bool {
+		list, err := r.Store.List(t.Context(), job.Filter{Owner: "b"})
+		if err != nil || len(list) == 0 {
+			return false
+		}
+		keyed = list[0]
+		return keyed.State == job.Running
+	})
+	r.Stop()
+	r.await(t, alone.ID, job.Queued)
+	close(release)
+	if err := <-awaited; err != nil {
 		t.Error(err)
+	}
+	r.await(t, keyed.ID, job.Done)
+	if j := r.await(t, alone.ID, job.Queued); j.Crashes != 0 {
+		t.Errorf("a stop counts as a crash: %+v", j)
+	}
+}
+
+// TestShortNeedsNoPlace: a request with a key is begun at once, however many
+// jobs are being done.
+func TestShortNeedsNoPlace(t *testing.T) {
+	r := newRig(t)
+	begun, release := make(chan bool, 9), make(chan bool)
+	r.Service.Queue.TwoLanes = func(string) bool { return true }
+	r.engine.hold = func(ctx context.Context, n int) error {
+		if n == 0 {
+			begun <- true
+			<-release
+		}
+		return nil
+	}
+	r.AtOnce = func() int { return 1 }
+	r.start(t)
+	long := r.submit(t, r.wish(t, "a", "9999"))
+	<-begun
+	w := r.wish(t, "b", "3")
+	w.Key, w.Job.Class = "key", schedule.Short
+	if _, err := r.Do(t.Context(), w, ignore); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	r.await(t, long.ID, job.Done)
+}
+
+// TestDeadline ends a job that runs past it.
+func TestDeadline(t *testing.T) {
+	r := newRig(t)
+	r.engine.hold = func(ctx context.Context, n int) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	w := r.wish(t, "a", "3")
+	w.Deadline = time.Now().Add(300 * time.Millisecond)
+	j := r.submit(t, w)
+	r.start(t)
+	_, err := r.Attend(t.Context(), j.ID, ignore)
+	wantFault(t, err, fault.Unavailable, "deadline_passed")
+}
+
+// TestEndedIsTold counts what is done and what fails, not what is cancelled.
+func TestEndedIsTold(t *testing.T) {
+	r := newRig(t)
+	var mu sync.Mutex
+	var told []string
+	r.Ended = func(j transcribe.Job, _ time.Duration, result *transcript.Transcript, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprintf("%s %v %v", j.Model, result != nil, err != nil))
+	}
+	cancelled := r.submit(t, r.wish(t, "a", "3"))
+	if _, err := r.Cancel(t.Context(), cancelled.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.start(t)
+	r.await(t, r.submit(t, r.wish(t, "a", "3")).ID, job.Done)
+	r.await(t, r.submit(t, r.wish(t, "a", "!")).ID, job.Failed)
+	r.end()
+	mu.Lock()
+	defer mu.Unlock()
+	if fmt.Sprint(told) != "[tiny true false tiny false true]" || r.Active() != 0 {
+		t.Errorf("told %v, %d under way", told, r.Active())
 	}
 }

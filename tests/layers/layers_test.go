@@ -73,7 +73,7 @@ var layers = []struct{ pkg, may string }{
 	{"internal/transcribe", "golang.org/x/sync/semaphore internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/schedule internal/transcript"},
 	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/inbox internal/job internal/schedule internal/transcribe internal/transcript"},
 	{"internal/appliance", "github.com/google/uuid golang.org/x/sys/unix internal/component internal/config internal/database internal/decode internal/durable internal/engine " +
-		"internal/fault internal/inbox internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/work"},
+		"internal/fault internal/inbox internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/transcript internal/work"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter " +
