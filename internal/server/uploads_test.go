@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/api"
+	"whisper-appliance/internal/work"
 )
 
 // tus sends a request of the protocol; headers come by name and value, "" leaves one out.
@@ -303,18 +304,17 @@ func TestUploadWithKey(t *testing.T) {
 	for id := range maps.Keys(ids) {
 		jobState(t, srv.URL+"/api/v1/jobs/"+id, "done")
 	}
-	known, err := r.Desk().Store.Media(t.Context())
-	if err != nil || len(known) != 0 {
-		t.Errorf("recordings %v, %v", known, err)
-	}
+	eventually(t, "the recordings being forgotten", func() bool {
+		known, err := r.Desk().Store.Media(t.Context())
+		return err == nil && len(known) == 0
+	})
 	os.Remove(filepath.Join(r.Desk().Dir, filepath.Base(at))) // the sweep's, in an hour
 }
 
 // TestUploadWithoutDatabase: what is whole waits for it.
 func TestUploadWithoutDatabase(t *testing.T) {
-	r := newRig(t, talks).withDesk(t)
+	r := newRig(t, talks).withDesk(t, func(d *work.Desk) { d.Inbox = nil })
 	srv := r.start(t)
-	r.Desk().Inbox = nil
 	tus(t, "POST", srv.URL+"/api/v1/uploads", nil, "Upload-Length", "10").want(t, 503, "no_uploads")
 	r.Desk = nil
 	tus(t, "POST", srv.URL+"/api/v1/uploads", nil, "Upload-Length", "10").want(t, 503, "no_database")

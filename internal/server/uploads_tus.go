@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/tus/tusd/v2/pkg/handler"
@@ -36,6 +37,9 @@ type tusExchange struct {
 	fresh  inbox.Upload
 	failed error // in our words
 	wrote  bool  // some of the body was read
+
+	rc          *http.ResponseController
+	interrupted atomic.Bool // another request goes on with the upload
 }
 
 // tus has the protocol's handler answer, and then completes the answer. A handler
@@ -61,6 +65,7 @@ func (s *Server) tus(w http.ResponseWriter, r *http.Request, x *tusExchange) err
 	inner.Header.Del("X-HTTP-Method-Override")
 	inner.Body = pieceBody{inner.Body}
 	a := &tusAnswer{header: http.Header{}, rc: http.NewResponseController(w)}
+	x.rc = a.rc
 	serve := map[string]http.HandlerFunc{
 		http.MethodPost: h.PostFile, http.MethodPatch: h.PatchFile, http.MethodDelete: h.DelFile, http.MethodGet: h.HeadFile,
 	}[r.Method]
@@ -165,22 +170,36 @@ func (x *tusExchange) GetInfo(context.Context) (handler.FileInfo, error) {
 // ends the reading there.
 func (x *tusExchange) WriteChunk(_ context.Context, offset int64, src io.Reader) (int64, error) {
 	x.wrote = true
-	n, err := x.desk.Inbox.Write(x.id, offset, &drained{src, x.server})
+	n, err := x.desk.Inbox.Write(x.id, offset, &piece{src, x})
 	x.server.meter().uploaded.Add(float64(n))
+	if errors.Is(err, handler.ErrUploadInterrupted) {
+		return n, err
+	}
 	return n, x.fail(err)
 }
 
-// drained ends a piece when the server does: its client goes on with the next one.
-type drained struct {
-	r io.Reader
-	s *Server
+// interrupt ends a piece for another request that goes on with the upload. The
+// handler's own way to do that looks at a body that it may be setting just then.
+func (x *tusExchange) interrupt() {
+	x.interrupted.Store(true)
+	x.rc.SetReadDeadline(time.Now()) //nolint:errcheck // then its next bytes end it
 }
 
-func (d *drained) Read(b []byte) (int, error) {
-	if d.s.draining.Load() {
+// piece ends when another request takes over, or the server ends: its client goes
+// on with the next one.
+type piece struct {
+	r io.Reader
+	x *tusExchange
+}
+
+func (p *piece) Read(b []byte) (int, error) {
+	switch {
+	case p.x.interrupted.Load():
+		return 0, handler.ErrUploadInterrupted
+	case p.x.server.draining.Load():
 		return 0, fault.New(fault.Unavailable, "stopping", "the server is being stopped or replaced").Try("ask with HEAD where the upload is, and go on there")
 	}
-	return d.r.Read(b)
+	return p.r.Read(b)
 }
 
 // FinishUpload is handler.Upload's: the answer makes a job of it.
@@ -199,19 +218,19 @@ func (x *tusExchange) Terminate(context.Context) error { return x.fail(x.desk.In
 
 // NewLock is handler.Locker's.
 func (x *tusExchange) NewLock(id string) (handler.Lock, error) {
-	return &uploadLock{in: x.desk.Inbox, id: id, unlock: func() {}}, nil
+	return &uploadLock{x: x, id: id, unlock: func() {}}, nil
 }
 
 // uploadLock is an upload's lock as the handler takes it.
 type uploadLock struct {
-	in     *inbox.Inbox
+	x      *tusExchange
 	id     string
 	unlock func()
 }
 
 // Lock is handler.Lock's.
-func (l *uploadLock) Lock(ctx context.Context, release func()) error {
-	unlock, err := l.in.Lock(ctx, l.id, release)
+func (l *uploadLock) Lock(ctx context.Context, _ func()) error {
+	unlock, err := l.x.desk.Inbox.Lock(ctx, l.id, l.x.interrupt)
 	if fault.KindOf(err) == fault.Conflict {
 		return handler.ErrFileLocked
 	}
