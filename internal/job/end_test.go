@@ -2,7 +2,6 @@ package job
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -220,22 +219,6 @@ func TestCrashes(t *testing.T) {
 		_, err := s.Window(ctx, id, third, window(0), "")
 		must(t, err)
 		want(0)
-	})
-}
-
-func TestDrop(t *testing.T) {
-	onBoth(t, func(t *testing.T, p place) {
-		s, w := p.store(t, Options{}), NewWorker("host")
-		id := s.add(t, New{Claim: w}).ID
-		_, err := s.Window(ctx, id, w, window(0), "")
-		must(t, err)
-		if err := s.Drop(ctx, id, NewWorker("host")); !errors.Is(err, ErrLost) {
-			t.Errorf("another worker drops it: %v", err)
-		}
-		must(t, s.Drop(ctx, id, w))
-		if _, err := s.Get(ctx, id); fault.KindOf(err) != fault.NotFound {
-			t.Errorf("it is still there: %v", err)
-		}
 	})
 }
 

@@ -79,18 +79,6 @@ func (s *Store) Window(ctx context.Context, id string, w Worker, v Window, langu
 	return canceling, err
 }
 
-// Drop removes a job that w holds, with all that belongs to it but the file of
-// its recording: it was somebody's own, who waits for it no more.
-func (s *Store) Drop(ctx context.Context, id string, w Worker) error {
-	return s.change(ctx, func(tx *sql.Tx, _ moment) error {
-		n, err := affected(ctx, tx, "DELETE FROM jobs"+held, plain(id), w.ID)
-		if err == nil && n == 0 {
-			return fmt.Errorf("job %s: %w", id, ErrLost)
-		}
-		return err
-	})
-}
-
 // Finish ends a job with its result. It is done even where a cancel was asked
 // for meanwhile: that came too late. The windows stay until the job is deleted.
 func (s *Store) Finish(ctx context.Context, id string, w Worker, result json.RawMessage) error {

@@ -143,14 +143,15 @@ func (d *Desk) makeRoom(ctx context.Context, bytes int64) error {
 	}
 }
 
-// Do transcribes for somebody who waits. With a key it is a job like others,
-// which goes on when he leaves, and which he finds again by the key. Without,
-// it ends with ctx and leaves nothing behind; only a crash leaves the job, which
-// is then done like others. observe is called as transcribe.Service.Run does.
+// Do transcribes for somebody who waits. With a key it is a job, which goes on
+// when he leaves, and which he finds again by the key. Without, nothing of it is
+// stored: when its connection is gone, by his wish or with the server, nobody
+// could ask for it, and done again it would only be in the way of who comes back.
+// observe is called as transcribe.Service.Run does.
 func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) (*transcript.Transcript, error) {
 	d.init()
 	if w.Key == "" {
-		return d.now(ctx, w, observe)
+		return d.Service.Run(ctx, w.Job, observe)
 	}
 	j, joined, err := d.submit(ctx, w, d.Self)
 	if err != nil {
@@ -161,23 +162,6 @@ func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) 
 		d.doing.Go(func() { d.do(j) })
 	}
 	return d.Attend(ctx, j.ID, observe)
-}
-
-// now does a request's own job. The store is written to beside the work: nobody
-// is told that it is stored.
-func (d *Desk) now(ctx context.Context, w Wish, observe func(transcribe.Update)) (*transcript.Transcript, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	b := &beside{desk: d, todo: make(chan func() error, besideMost)}
-	b.begin(ctx, w, cancel)
-	defer b.end()
-	w.Job.Keep = b
-	return d.Service.Run(ctx, w.Job, func(u transcribe.Update) {
-		if id := b.job(); id != "" {
-			d.progress(id, u)
-		}
-		observe(u)
-	})
 }
 
 // Attend tells how a job goes that is done here or elsewhere, and gives its
@@ -314,4 +298,8 @@ func (d *Desk) expire(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func canceled() *fault.Error {
+	return fault.New(fault.Canceled, "canceled", "the transcription was cancelled")
 }

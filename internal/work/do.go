@@ -31,7 +31,7 @@ func (d *Desk) do(j job.Job) {
 		ctx, stop = context.WithDeadlineCause(ctx, j.Deadline, errLate)
 		defer stop()
 	}
-	leave := d.enter(j.ID, false, cancel)
+	leave := d.enter(j.ID, cancel)
 	defer leave()
 	log := d.Log.With("job", j.ID)
 	stop := d.keepAlive(ctx, j.ID, cancel)

@@ -3,9 +3,8 @@
 // stored as it is done: after a crash, an update or a power cut it goes on at
 // the next one, here or on another appliance that shares the database.
 //
-// A request that waits for its answer is a job, too, which is done here and at
-// once. It is kept only so that a crash can be told from an end, unless its
-// caller gave it a key to ask for it by again.
+// A request that waits for its answer is a job where its caller gave it a key to
+// ask for it by again: it is done here and at once, and goes on without him.
 //
 // It trusts the store and the files in its directory, and writes both: a
 // recording is there before its job is, and is removed after it.
@@ -53,7 +52,7 @@ type Desk struct {
 	setup   sync.Once
 	base    context.Context // of all jobs
 	endAll  context.CancelCauseFunc
-	doing   sync.WaitGroup // jobs, and what tidies up after requests
+	doing   sync.WaitGroup // jobs
 	jobs    atomic.Int64   // under way
 	arrived chan struct{}  // has a token when a job was queued here
 	stops   chan struct{}  // closed by Stop
@@ -67,9 +66,8 @@ type Desk struct {
 
 // active is a job that is done here.
 type active struct {
-	cancel  context.CancelCauseFunc
-	request bool // its own request does it, and says when it ends
-	last    Progress
+	cancel context.CancelCauseFunc
+	last   Progress
 }
 
 // Progress is how a job does that is done here: finer than its windows.
@@ -163,13 +161,13 @@ func (d *Desk) Stop() {
 	d.stopping = true
 	close(d.stops)
 	for id, a := range d.live {
-		if !a.request && d.waiters[id] == 0 {
+		if d.waiters[id] == 0 {
 			a.cancel(errStops)
 		}
 	}
 }
 
-// Active is how many jobs are being done here, beside those of requests.
+// Active is how many jobs are being done here.
 func (d *Desk) Active() int64 { return d.jobs.Load() }
 
 // takeUp frees what the server before has left.
@@ -284,12 +282,12 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// enter notes that a job is done here, by a request or without; leave ends that.
-func (d *Desk) enter(id string, request bool, cancel context.CancelCauseFunc) (leave func()) {
+// enter notes that a job is done here; leave ends that.
+func (d *Desk) enter(id string, cancel context.CancelCauseFunc) (leave func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.live[id] = &active{cancel: cancel, request: request}
-	if d.stopping && !request && d.waiters[id] == 0 {
+	d.live[id] = &active{cancel: cancel}
+	if d.stopping && d.waiters[id] == 0 {
 		cancel(errStops)
 	}
 	return func() {
@@ -313,7 +311,7 @@ func (d *Desk) attending(id string) (leave func()) {
 		}
 		delete(d.waiters, id)
 		delete(d.news, id)
-		if a := d.live[id]; a != nil && d.stopping && !a.request {
+		if a := d.live[id]; a != nil && d.stopping {
 			a.cancel(errStops)
 		}
 	}

@@ -215,100 +215,22 @@ func TestPoison(t *testing.T) {
 	next.await(t, j.ID, job.Done)
 }
 
-// TestRequestsOwnJob: while a request is served its job is there; afterwards
-// nothing is, whether it was served, failed or given up.
-func TestRequestsOwnJob(t *testing.T) {
+// TestRequestWithoutKey leaves nothing behind, and needs no database.
+func TestRequestWithoutKey(t *testing.T) {
 	r := newRig(t)
-	reached, release := make(chan bool), make(chan bool)
-	r.engine.hold = func(ctx context.Context, n int) error {
-		if n == 1 {
-			close(reached)
-			<-release
-		}
-		return ctx.Err()
+	got, err := r.Do(t.Context(), r.wish(t, "a", "234"), ignore)
+	if err != nil || len(got.Segments) != 3 {
+		t.Errorf("got %+v, %v", got, err)
 	}
-	done := make(chan *transcript.Transcript)
-	w := r.wish(t, "a", "234")
-	go func() {
-		got, err := r.Do(t.Context(), w, ignore)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- got
-	}()
-	<-reached
-	eventually(t, "its first window being stored", func() bool {
-		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
-		return err == nil && len(list) == 1 && list[0].State == job.Running && list[0].WindowsDone == 1
-	})
-	close(release)
-	if got := <-done; len(got.Segments) != 3 {
-		t.Errorf("got %+v", got)
+	list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
+	if err != nil || len(list) != 0 || r.recordings(t) != 0 {
+		t.Errorf("left: %v, %v, %d recordings", list, err, r.recordings(t))
 	}
-	wantNothing(t, r)
-	if _, err := r.Do(t.Context(), r.wish(t, "a", "!"), ignore); fault.KindOf(err) != fault.Unsupported {
-		t.Errorf("a bad recording: %v", err)
-	}
-	wantNothing(t, r)
-	ctx, cancel := context.WithCancel(t.Context())
-	r.engine.hold = func(ctx context.Context, _ int) error {
-		cancel()
-		<-ctx.Done()
-		return context.Cause(ctx)
-	}
-	if _, err := r.Do(ctx, r.wish(t, "a", "3"), ignore); fault.KindOf(err) != fault.Canceled {
-		t.Errorf("one that leaves: %v", err)
-	}
-	wantNothing(t, r)
-}
-
-func wantNothing(t *testing.T, r *rig) {
-	t.Helper()
-	eventually(t, "the end of all jobs and recordings", func() bool {
-		list, err := r.Store.List(t.Context(), job.Filter{Everyone: true})
-		return err == nil && len(list) == 0 && r.recordings(t) == 0
-	})
-}
-
-// TestRequestWithoutStore: a database that fails costs no request its answer.
-func TestRequestWithoutStore(t *testing.T) {
-	r := newRig(t)
 	if err := r.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.Do(t.Context(), r.wish(t, "a", "23"), ignore)
-	if err != nil || len(got.Segments) != 2 {
-		t.Errorf("got %+v, %v", got, err)
-	}
-	eventually(t, "the recording being removed", func() bool { return r.recordings(t) == 0 })
-}
-
-// TestRequestOutlivesACrash: what a request had come to is there for the next
-// server, which does the rest.
-func TestRequestOutlivesACrash(t *testing.T) {
-	r := newRig(t)
-	reached, release := make(chan bool), make(chan bool)
-	r.engine.hold = func(_ context.Context, n int) error {
-		if n == 2 {
-			close(reached)
-			<-release
-		}
-		return nil
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(release)
-	w := r.wish(t, "a", "234")
-	wg.Go(func() { r.Do(t.Context(), w, ignore) }) //nolint:errcheck // it is as good as dead
-	<-reached
-	var list []job.Job
-	eventually(t, "two windows being stored", func() bool {
-		list, _ = r.Store.List(t.Context(), job.Filter{Everyone: true}) //nolint:errcheck // then there are none
-		return len(list) == 1 && list[0].WindowsDone == 2
-	})
-	next := rigIn(t, r.dir).start(t)
-	if got, err := next.Attend(t.Context(), list[0].ID, ignore); err != nil || len(got.Segments) != 3 || next.engine.windows() != 1 {
-		t.Errorf("got %+v, %v after %d windows", got, err, next.engine.windows())
+	if got, err := r.Do(t.Context(), r.wish(t, "a", "23"), ignore); err != nil || len(got.Segments) != 2 {
+		t.Errorf("without a database: %+v, %v", got, err)
 	}
 }
 
