@@ -46,7 +46,7 @@ func TestUpdateSoak(t *testing.T) {
 	// The first one fills caches and the slot that was empty.
 	early, late := seen[1], seen[len(seen)-1]
 	figure(t, "5 updates and 5 rollbacks of the real release: %+d files, %+d bytes on the disk, %+d bytes of memory since the second", late.files-early.files, late.bytes-early.bytes, late.pss-early.pss)
-	if late.files > early.files+2 || late.bytes > early.bytes+1<<20 || late.pss > early.pss+early.pss/4+4<<20 {
+	if late.files > early.files+2 || late.bytes > early.bytes+1<<20 || late.pss > 64<<20 { // the updater, which ends when it has nothing to do
 		t.Errorf("it grows: %+v, after the second %+v", late, early)
 	}
 }
