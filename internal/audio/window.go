@@ -34,21 +34,6 @@ const (
 	longPause = 100 // frames
 )
 
-// Windows packs speech, in any order, into as few windows as hold it, one Next
-// after the other.
-func (c Cutting) Windows(src Source, speech []Span) ([]Window, error) {
-	speech = Joined(speech, Duration(src.Samples()))
-	var windows []Window
-	for at := time.Duration(0); ; {
-		w, ok, err := c.Next(src, speech, at)
-		if err != nil || !ok {
-			return windows, err
-		}
-		windows = append(windows, w)
-		at = w.Speech[len(w.Speech)-1].End
-	}
-}
-
 // Next packs the speech from at on into a window: one span after the other, as
 // long as it is not too long. It is in order, as Joined gives it; ok is false
 // where none is left. The window after this one begins where its speech ends,

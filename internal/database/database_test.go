@@ -229,7 +229,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestPostgresRefuses(t *testing.T) {
-	s, url := server(t)
+	s, url := shared.New(t)
 	d := open(t, Options{URL: url})
 	if _, err := Open(ctx, Options{URL: s.URL("missing")}); code(err) != "database_refused" {
 		t.Errorf("a database that is not there: %v", err)
@@ -253,7 +253,7 @@ func TestPostgresRefuses(t *testing.T) {
 }
 
 func TestPostgresRestarts(t *testing.T) {
-	s, url := server(t)
+	s, url := shared.New(t)
 	d := open(t, Options{URL: url})
 	// As many connections as are kept, all of which break.
 	var held []*sql.Tx

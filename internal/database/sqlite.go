@@ -151,21 +151,30 @@ func (d *DB) Compact(ctx context.Context) error {
 	if d.Shared() {
 		return nil
 	}
-	err := d.Write(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, "PRAGMA incremental_vacuum") // a page for each row
+	for pages := 1; pages > 0; {
+		err := d.Write(ctx, func(tx *sql.Tx) (err error) {
+			pages, err = giveBack(ctx, tx)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		for rows.Next() {
-		}
-		return errors.Join(rows.Err(), rows.Close())
-	})
-	if err != nil {
-		return err
 	}
 	// Where somebody reads it does less, and says so in a row that nobody needs.
-	_, err = d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	_, err := d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	return d.fault(ctx, err)
+}
+
+// giveBack frees so many pages that nobody has to wait long for it.
+func giveBack(ctx context.Context, tx *sql.Tx) (pages int, err error) {
+	rows, err := tx.QueryContext(ctx, "PRAGMA incremental_vacuum(2000)") // a row for each
+	if err != nil {
+		return 0, err
+	}
+	for rows.Next() {
+		pages++
+	}
+	return pages, errors.Join(rows.Err(), rows.Close())
 }
 
 // copies are the copies that were made of a file before it was migrated.

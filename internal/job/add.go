@@ -25,7 +25,6 @@ type New struct {
 	Media       string
 	MediaSHA256 string
 	Bytes       int64
-	Duration    time.Duration
 	Request     json.RawMessage
 
 	// Claim is the worker that does the job itself and at once: it is leased
@@ -112,9 +111,9 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, n New) (Job,
 		state, attempts, started, until = Running, 1, now.wall, s.until(now)
 	}
 	return scan(tx.QueryRowContext(ctx, `INSERT INTO jobs (id, owner, class, state, created, queued, started, deadline, idempotency_key, digest,
-			name, media, media_sha256, bytes, duration_ns, request, attempts, instance, worker, lease_until, model)
-		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+			name, media, media_sha256, bytes, request, attempts, instance, worker, lease_until, model)
+		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		ON CONFLICT DO NOTHING RETURNING `+columns,
 		n.ID, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
-		n.Name, n.Media, n.MediaSHA256, n.Bytes, int64(n.Duration), string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model)), true)
+		n.Name, n.Media, n.MediaSHA256, n.Bytes, string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model)), true)
 }

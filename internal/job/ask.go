@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,6 +14,18 @@ import (
 func (s *Store) Get(ctx context.Context, id string) (j Job, err error) {
 	err = s.db.Read(ctx, func(tx *sql.Tx) error {
 		j, err = get(ctx, tx, id)
+		return err
+	})
+	return j, err
+}
+
+// Glance is a job without Request, Plan and Result, which may be long.
+func (s *Store) Glance(ctx context.Context, id string) (j Job, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		j, err = scan(tx.QueryRowContext(ctx, "SELECT "+shortColumns+" FROM jobs WHERE id = $1", plain(id)), false)
+		if errors.Is(err, sql.ErrNoRows) {
+			return Missing(id)
+		}
 		return err
 	})
 	return j, err

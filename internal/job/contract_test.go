@@ -27,9 +27,9 @@ func TestLife(t *testing.T) {
 		c := newClock()
 		s := p.store(t, Options{Now: c.now, Lease: 10 * time.Second})
 		n := New{Owner: "ann", Class: Short, Deadline: c.now().Add(time.Hour), Key: "k", Digest: "d", Name: "talk \u00fc.wav", Media: "a/b.wav",
-			MediaSHA256: "ff", Bytes: 5 << 32, Duration: 3 * time.Second, Request: json.RawMessage(`{"language":"de"}`)}
+			MediaSHA256: "ff", Bytes: 5 << 32, Request: json.RawMessage(`{"language":"de"}`)}
 		want := Job{Owner: "ann", Class: Short, State: Queued, Created: c.now(), Queued: c.now(), Deadline: n.Deadline, Key: "k", Digest: "d", Name: n.Name,
-			Media: n.Media, MediaSHA256: "ff", Bytes: n.Bytes, Duration: n.Duration, Request: n.Request}
+			Media: n.Media, MediaSHA256: "ff", Bytes: n.Bytes, Request: n.Request}
 		j := s.add(t, n)
 		want.ID = j.ID
 		same(t, s, want)
@@ -41,9 +41,9 @@ func TestLife(t *testing.T) {
 		same(t, s, want)
 
 		c.advance(time.Second)
-		_, err := s.Plan(ctx, j.ID, w, Plan{Windows: 3, Duration: 4 * time.Second, Plan: json.RawMessage(`[1,2,3]`)})
+		_, err := s.Plan(ctx, j.ID, w, 4*time.Second, json.RawMessage(`[1,2,3]`))
 		must(t, err)
-		want.WindowsTotal, want.Duration, want.Plan, want.LeaseUntil = 3, 4*time.Second, json.RawMessage(`[1,2,3]`), c.now().Add(10*time.Second)
+		want.Duration, want.Plan, want.LeaseUntil = 4*time.Second, json.RawMessage(`[1,2,3]`), c.now().Add(10*time.Second)
 		same(t, s, want)
 
 		for _, i := range []int{0, 2, 1} {
@@ -254,7 +254,7 @@ func lost(t *testing.T, s *Store, id string, w Worker) {
 	before := s.got(t, id)
 	_, err1 := s.Window(ctx, id, w, window(99), "xx")
 	_, err2 := s.Renew(ctx, id, w)
-	_, err3 := s.Plan(ctx, id, w, Plan{Windows: 99})
+	_, err3 := s.Plan(ctx, id, w, 99*time.Second, nil)
 	for i, err := range []error{err1, err2, err3, s.Finish(ctx, id, w, json.RawMessage(`1`)), s.Fail(ctx, id, w, Failure{}), s.Requeue(ctx, id, w)} {
 		if !errors.Is(err, ErrLost) {
 			t.Errorf("%d: %v, want ErrLost", i, err)

@@ -110,6 +110,9 @@ func (s *Store) Expire(ctx context.Context, l Limits) (removed []Removed, err er
 	return removed, err
 }
 
+// Compact gives the room of jobs that were removed back to the disk.
+func (s *Store) Compact(ctx context.Context) error { return s.db.Compact(ctx) }
+
 const ended = `state IN ('done', 'failed', 'canceled')`
 
 // keeping is what there is of jobs that have ended.

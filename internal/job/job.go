@@ -66,9 +66,6 @@ const (
 	Canceled State = "canceled" // by somebody who may
 )
 
-// States are all of them, in their order.
-func States() []State { return []State{Queued, Running, Done, Failed, Canceled} }
-
 // Ended tells whether nothing more happens to a job of this state by itself.
 func (s State) Ended() bool { return s == Done || s == Failed || s == Canceled }
 
@@ -102,12 +99,11 @@ type Job struct {
 	Language string          // "" = not known yet
 	Failure  *Failure        // of a job that failed
 
-	WindowsDone  int
-	WindowsTotal int           // 0 = not known yet
-	Covered      time.Duration // end of the last window that is stored
-	Attempts     int           // how often it was claimed
-	Crashes      int           // how often its worker went without a word, since a window was last stored
-	Canceling    bool          // a cancel was asked for, and its worker has yet to see it
+	WindowsDone int
+	Covered     time.Duration // end of the last window that is stored
+	Attempts    int           // how often it was claimed
+	Crashes     int           // how often its worker went without a word, since a window was last stored
+	Canceling   bool          // a cancel was asked for, and its worker has yet to see it
 
 	Worker     string // who works on it, or was the last to
 	LeaseUntil time.Time

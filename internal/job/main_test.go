@@ -3,10 +3,8 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,28 +16,13 @@ import (
 
 var ctx = context.Background()
 
-// servers is the PostgreSQL server that the tests of this package share.
-type servers struct {
-	once   sync.Once
-	server *postgres.Server
-	err    error
-	made   atomic.Int64
-}
-
-var shared servers
+var shared postgres.Shared
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(childVariable); file != "" {
 		child(file)
 	}
-	code := m.Run()
-	if shared.server != nil {
-		if err := shared.server.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	shared.Main(m)
 }
 
 // place is a new database, of either kind.
@@ -54,18 +37,8 @@ func file(t testing.TB) place {
 
 func server(t testing.TB) place {
 	t.Helper()
-	shared.once.Do(func() { shared.server, shared.err = postgres.Start() })
-	if errors.Is(shared.err, postgres.ErrNone) {
-		t.Skip(shared.err)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	name := fmt.Sprintf("test%d", shared.made.Add(1))
-	if err := shared.server.Create(name); err != nil {
-		t.Fatal(err)
-	}
-	return place{options: database.Options{URL: shared.server.URL(name)}, server: shared.server}
+	server, url := shared.New(t)
+	return place{options: database.Options{URL: url}, server: server}
 }
 
 // store opens the database anew, as another process would.

@@ -33,21 +33,13 @@ func (s *Store) renew(ctx context.Context, tx *sql.Tx, id string, w Worker, set 
 	return asked != 0, err
 }
 
-// Plan is what is known of a recording once speech was looked for in it.
-type Plan struct {
-	Windows  int             // how many there are to decode
-	Duration time.Duration   // of the recording
-	Plan     json.RawMessage // where they are
-	Language string          // "" leaves what is known
-}
-
-// Plan stores the plan, and renews the lease. The windows that are stored stay:
-// who plans anew must come to the same windows, or take the plan that is there.
-func (s *Store) Plan(ctx context.Context, id string, w Worker, p Plan) (canceling bool, err error) {
+// Plan stores what is known of a recording once speech was looked for in it, how
+// long it is and where its windows are, and renews the lease. The windows that
+// are stored stay: who plans anew must come to the same windows, or take the plan
+// that is there.
+func (s *Store) Plan(ctx context.Context, id string, w Worker, duration time.Duration, plan json.RawMessage) (canceling bool, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		canceling, err = s.renew(ctx, tx, id, w, `lease_until = $3, plan = $4, windows_total = $5, duration_ns = $6,
-			language = CASE WHEN CAST($7 AS TEXT) = '' THEN language ELSE $7 END`,
-			s.until(now), string(p.Plan), p.Windows, int64(p.Duration), plain(p.Language))
+		canceling, err = s.renew(ctx, tx, id, w, "lease_until = $3, plan = $4, duration_ns = $5", s.until(now), string(plan), int64(duration))
 		return err
 	})
 	return canceling, err

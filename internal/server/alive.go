@@ -44,7 +44,7 @@ func (nowhere) WriteHeader(int) {}
 func (s *Server) Jobs() int64 {
 	n := s.jobs.Load()
 	if desk := s.desk(); desk != nil {
-		n += desk.Active()
+		n += int64(desk.Active())
 	}
 	return n
 }

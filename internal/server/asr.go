@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/fault"
@@ -247,17 +246,8 @@ type whisperResult struct {
 }
 
 type whisperSegment struct {
-	ID               int           `json:"id"`
-	Seek             int64         `json:"seek"`
-	Start            float64       `json:"start"`
-	End              float64       `json:"end"`
-	Text             string        `json:"text"`
-	Tokens           []int         `json:"tokens"`
-	Temperature      float64       `json:"temperature"`
-	AvgLogProb       float64       `json:"avg_logprob"`
-	CompressionRatio float64       `json:"compression_ratio"`
-	NoSpeechProb     float64       `json:"no_speech_prob"`
-	Words            []whisperWord `json:"words,omitzero"` // with word_timestamps
+	transcript.VerboseSegment
+	Words []whisperWord `json:"words,omitzero"` // with word_timestamps
 }
 
 type whisperWord struct {
@@ -269,14 +259,10 @@ type whisperWord struct {
 
 func (a *asrRequest) writeWhisper(w io.Writer, t *transcript.Transcript) error {
 	result := whisperResult{Text: spacedText(t), Segments: []whisperSegment{}, Language: t.Language}
-	for i, s := range t.Segments {
-		seg := whisperSegment{
-			ID: i, Seek: int64(max(0, s.Start) / (10 * time.Millisecond)), Start: secondsOf(s.Start), End: secondsOf(s.End),
-			Text: transcript.Clean(s.Text), Tokens: append([]int{}, s.Tokens...), Temperature: s.Temperature,
-			AvgLogProb: s.AvgLogProb, CompressionRatio: s.CompressionRatio, NoSpeechProb: s.NoSpeechProb,
-		}
+	for i, v := range transcript.VerboseSegments(t.Segments) {
+		seg := whisperSegment{VerboseSegment: v}
 		if a.job.Words {
-			seg.Words = whisperWords(s.Words)
+			seg.Words = whisperWords(t.Segments[i].Words)
 		}
 		result.Segments = append(result.Segments, seg)
 	}

@@ -119,7 +119,7 @@ func (o *jobStream) take(ctx context.Context, updates []transcribe.Update) {
 
 // job tells of the job where its state has changed.
 func (o *jobStream) job(ctx context.Context) {
-	j, err := o.desk.Store.Get(ctx, o.id)
+	j, err := o.desk.Store.Glance(ctx, o.id)
 	if err != nil || string(j.State) == o.state {
 		return
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"io"
 	"net/http"
 	"time"
@@ -56,9 +55,7 @@ func (s *Server) legacy(w http.ResponseWriter, r *http.Request, namesModel bool)
 			if namesModel {
 				a.ModelUsed = t.Model
 			}
-			enc := json.NewEncoder(w)
-			enc.SetEscapeHTML(false)
-			return enc.Encode(a)
+			return transcript.Encode(w, a)
 		},
 	})
 }

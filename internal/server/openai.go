@@ -79,9 +79,7 @@ func (q *openAIRequest) renderer() renderer {
 	switch {
 	case q.format == transcript.JSON:
 		out.whole = func(w io.Writer, t *transcript.Transcript) error {
-			enc := json.NewEncoder(w)
-			enc.SetEscapeHTML(false)
-			return enc.Encode(jsonAnswer{Text: t.Text(), Usage: usage(t), Logprobs: q.logprobsOf(tokens)})
+			return transcript.Encode(w, jsonAnswer{Text: t.Text(), Usage: usage(t), Logprobs: q.logprobsOf(tokens)})
 		}
 	case q.format.Streams():
 		out.lines = laidOut(q.format, q.layout)

@@ -94,7 +94,10 @@ func (r *run) again(ctx context.Context, w audio.Window, pcm []float32, req engi
 		if err != nil {
 			return h, err
 		}
-		if h = h.look(r.spoken(w)); h.better(best) {
+		h = h.look(r.spoken(w))
+		if best.flaw == looping && h.confirms(best, r.spoken(w)) {
+			best.flaw = fine
+		} else if h.better(best) {
 			best = h
 		}
 	}

@@ -48,6 +48,7 @@ func TestFallbacks(t *testing.T) {
 	worse := []piece{spoke("A quack brawn fax jumbles away.", 0, 6*s, -0.6, 0)}
 	bad := []piece{spoke("Croak broke frogs jam over.", 0, 6*s, -1.4, 0)}
 	less := []piece{spoke("Crook brick figs gem ever.", 0, 6*s, -1.2, 0)}
+	chant := []piece{spoke("no no no no no no no no", 0, 6*s, -0.2, 0)}
 	loop := []piece{spoke(strings.Repeat("and so ", 40), 0, 6*s, -0.1, 0)}
 	for name, c := range map[string]struct {
 		job  Job
@@ -62,6 +63,8 @@ func TestFallbacks(t *testing.T) {
 		"unsure is enough in a long one": {long: 20, said: [][]piece{{spoke("A quack brawn fax jumbles away.", 0, 20*s, -0.6, 0)}}, want: "A quack brawn fax jumbles away.", by: []string{"0@0.0"}},
 		"a loop, then fine":              {said: [][]piece{loop, good}, want: saying, by: []string{"512@0.0", "0@0.0"}},
 		"a loop until it is hotter":      {said: [][]piece{loop, loop, loop, good}, want: saying, by: []string{"512@0.0", "0@0.0", "0@0.2", "0@0.4"}},
+		"said again and again":           {said: [][]piece{chant, chant}, want: "no no no no no no no no", by: []string{"512@0.0", "0@0.0"}},
+		"a loop, then another one":       {said: [][]piece{chant, loop, good}, want: saying, by: []string{"512@0.0", "0@0.0", "0@0.2"}},
 		"improbable to the end":          {said: [][]piece{bad, less, bad, bad, bad, bad, bad}, want: "Crook brick figs gem ever.", by: []string{"512@0.0", "0@0.0", "0@0.2", "0@0.4", "0@0.6", "0@0.8", "0@1.0"}},
 		"improbable beats a loop":        {said: [][]piece{loop, bad, loop, loop, loop, loop, loop}, want: "Croak broke frogs jam over.", by: []string{"512@0.0", "0@0.0", "0@0.2", "0@0.4", "0@0.6", "0@0.8", "0@1.0"}},
 		"from the temperature asked":     {job: Job{Temperature: 0.7}, said: [][]piece{loop, loop, good}, want: saying, by: []string{"512@0.7", "0@0.7", "0@0.9"}},

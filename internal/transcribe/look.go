@@ -62,6 +62,7 @@ type heard struct {
 	cut         bool // with a context cut to the window
 	flaw        flaw
 	logProb     float64 // mean over all tokens
+	tokens      int
 }
 
 // look judges an attempt at a window with so much speech in it. Segments that
@@ -79,7 +80,7 @@ func (h heard) look(speech time.Duration) heard {
 		}
 		sum += s.AvgLogProb * float64(len(s.Tokens))
 	}
-	if len(tokens) > 0 {
+	if h.tokens = len(tokens); h.tokens > 0 {
 		h.logProb = sum / float64(len(tokens))
 	}
 	switch {
@@ -140,6 +141,16 @@ func (h heard) better(other heard) bool {
 		return rank[h.flaw] > rank[other.flaw]
 	}
 	return h.logProb > other.logProb
+}
+
+// usualTokens is what people say in a second who speak fast, in tokens. A loop
+// goes on until there is no room for more.
+const usualTokens = 6
+
+// confirms tells whether what an attempt said again and again was said so:
+// another attempt heard the same words, and there was time to say them.
+func (h heard) confirms(other heard, speech time.Duration) bool {
+	return h.flaw == looping && float64(h.tokens) <= usualTokens*speech.Seconds() && h.plain() == other.plain()
 }
 
 // longestPeriod is the longest passage, in tokens, whose repetition is looked for.

@@ -24,9 +24,9 @@ func Render(w io.Writer, f Format, t *Transcript, o Options) error {
 	var err error
 	switch f {
 	case JSON:
-		err = encode(w, map[string]string{"text": t.Text()})
+		err = Encode(w, map[string]string{"text": t.Text()})
 	case VerboseJSON:
-		err = encode(w, verboseOf(t, o))
+		err = Encode(w, verboseOf(t, o))
 	default:
 		err = renderLines(w, f, t, o.Layout)
 	}
@@ -59,9 +59,9 @@ func renderLines(w io.Writer, f Format, t *Transcript, layout *Layout) error {
 	return buffered.Flush()
 }
 
-// encode writes v as one line. The text is for API clients, not for HTML: "<"
+// Encode writes v as one line of JSON. It is for programs, not for HTML: "<"
 // stays as it is.
-func encode(w io.Writer, v any) error {
+func Encode(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
@@ -75,7 +75,7 @@ type verbose struct {
 	Duration float64          `json:"duration"`
 	Text     string           `json:"text"`
 	Words    []verboseWord    `json:"words,omitzero"`
-	Segments []verboseSegment `json:"segments,omitzero"`
+	Segments []VerboseSegment `json:"segments,omitzero"`
 }
 
 type verboseWord struct {
@@ -84,7 +84,9 @@ type verboseWord struct {
 	End   float64 `json:"end"`
 }
 
-type verboseSegment struct {
+// VerboseSegment is a segment with what Whisper says of it: its keys in their
+// order, which are OpenAI's, too. Times are seconds.
+type VerboseSegment struct {
 	ID               int     `json:"id"`
 	Seek             int64   `json:"seek"`
 	Start            float64 `json:"start"`
@@ -112,7 +114,7 @@ func verboseOf(t *Transcript, o Options) verbose {
 		v.Words = verboseWords(t.Segments)
 	}
 	if o.Segments {
-		v.Segments = verboseSegments(t.Segments)
+		v.Segments = VerboseSegments(t.Segments)
 	}
 	return v
 }
@@ -130,11 +132,12 @@ func verboseWords(segments []Segment) []verboseWord {
 	return words
 }
 
-func verboseSegments(segments []Segment) []verboseSegment {
-	list := make([]verboseSegment, 0, len(segments))
+// VerboseSegments are all of them, never nil.
+func VerboseSegments(segments []Segment) []VerboseSegment {
+	list := make([]VerboseSegment, 0, len(segments))
 	for i, s := range segments {
 		start, end := span(s.Start, s.End)
-		list = append(list, verboseSegment{
+		list = append(list, VerboseSegment{
 			ID: i,
 			// Frames of 10 ms before the segment, which is what a client can use of
 			// it: windows are cut at silences here, not every 30 s.

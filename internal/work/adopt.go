@@ -3,14 +3,9 @@ package work
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
-	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
 	"whisper-appliance/internal/schedule"
@@ -63,7 +58,7 @@ func (d *Desk) adopt(ctx context.Context, id string) (string, error) {
 	if err := json.Unmarshal(u.Wish, &a); err != nil {
 		return "", fmt.Errorf("wish of upload %s: %w", id, err)
 	}
-	w := Wish{Job: a.Job, Key: a.Key, Deadline: a.Deadline, Media: id, id: id}
+	w := Wish{Job: a.Job, Key: a.Key, Deadline: a.Deadline, upload: id}
 	w.Job.Name, w.Job.Owner, w.Job.Class = a.Name, u.Owner, schedule.Class(a.Class)
 	if w.Job.Audio, err = d.Inbox.Open(id); err != nil {
 		return "", err
@@ -81,16 +76,6 @@ func (d *Desk) adopt(ctx context.Context, id string) (string, error) {
 		d.Log.Warn("what became of an upload cannot be noted", "upload", id, "job", j.ID, "error", err)
 	}
 	return j.ID, nil
-}
-
-// link gives an upload's file a name among the recordings, too, unless an attempt
-// that was interrupted has.
-func (d *Desk) link(f *os.File, name string) error {
-	err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name))
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("keep the recording: %w", err)
-	}
-	return nil
 }
 
 // adoptAll makes jobs of the uploads that are whole, whose senders were never

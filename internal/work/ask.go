@@ -21,9 +21,8 @@ type Wish struct {
 	Job      transcribe.Job // Audio is needed
 	Key      string         // idempotency key; "" = none
 	Deadline time.Time      // zero = none
-	Media    string         // name of the recording, where it is in the directory already
 
-	id string // of the job, where it has been given one
+	upload string // id of the upload that it was, whose file is among the recordings; the job gets it
 }
 
 // new is what is stored.
@@ -33,8 +32,8 @@ func (d *Desk) new(w Wish) (job.New, error) {
 		return job.New{}, err
 	}
 	n := job.New{
-		ID: w.id, Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
-		Name: w.Job.Name, Model: w.Job.Model, Media: w.Media, Request: request,
+		ID: w.upload, Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
+		Name: w.Job.Name, Model: w.Job.Model, Media: w.upload, Request: request,
 	}
 	info, err := w.Job.Audio.Stat()
 	if err != nil {
@@ -82,7 +81,7 @@ func (d *Desk) submit(ctx context.Context, w Wish, claim job.Worker) (j job.Job,
 	case err == nil && !joined:
 		token(d.arrived)
 		return j, false, nil
-	case err != nil && (w.id != "" || passing(err) || fault.KindOf(err) == fault.Internal):
+	case err != nil && (w.upload != "" || passing(err) || fault.KindOf(err) == fault.Internal):
 		return j, joined, err // it may be stored all the same; if not, the sweep finds the recording
 	case joined && j.Media == n.Media:
 		return j, joined, nil // the very job, not another one with its key
@@ -133,11 +132,7 @@ func (d *Desk) makeRoom(ctx context.Context, bytes int64) error {
 			return fault.New(fault.NoSpace, "jobs_full", "the recordings of jobs take %s of the %s that they may, and this one has %s",
 				fault.Bytes(all), fault.Bytes(limit), fault.Bytes(bytes)).Try("wait until some are done, or raise [jobs] disk")
 		}
-		removed, err := d.Store.Expire(ctx, job.Limits{Bytes: max(ended-over, 1)})
-		for _, r := range removed {
-			err = errors.Join(err, d.remove(r.Media))
-		}
-		if err != nil {
+		if _, err := d.expire(ctx, job.Limits{Bytes: max(ended-over, 1)}); err != nil {
 			return err
 		}
 	}
@@ -177,7 +172,7 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 	}
 	for {
 		news := d.newsOf(id)
-		j, err := d.Store.Get(ctx, id)
+		j, err := d.Store.Glance(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -190,7 +185,7 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 			tell(transcribe.Update{Phase: transcribe.Recognising, Done: f.End, Total: j.Duration,
 				Language: f.Language, LanguageProb: f.LanguageProb, Segments: f.Segments, Tokens: f.Tokens})
 		}
-		if result, err, ended := outcome(j); ended {
+		if result, err, ended := d.outcome(ctx, j); ended {
 			return result, err
 		}
 		if p, here := d.Progress(id); here && p.Update.Phase != "" {
@@ -205,10 +200,13 @@ func (d *Desk) Attend(ctx context.Context, id string, observe func(transcribe.Up
 	}
 }
 
-// outcome is what came of a job that has ended.
-func outcome(j job.Job) (result *transcript.Transcript, err error, ended bool) {
+// outcome is what came of a job, once it has ended.
+func (d *Desk) outcome(ctx context.Context, j job.Job) (result *transcript.Transcript, err error, ended bool) {
 	switch j.State {
 	case job.Done:
+		if j, err = d.Store.Get(ctx, j.ID); err != nil {
+			return nil, err, true
+		}
 		result = &transcript.Transcript{}
 		if err := json.Unmarshal(j.Result, result); err != nil {
 			return nil, fmt.Errorf("result of job %s: %w", j.ID, err), true
@@ -265,39 +263,42 @@ func (d *Desk) Delete(ctx context.Context, id string) error {
 // tidy removes what is too old, and what nobody knows, until ctx ends.
 func (d *Desk) tidy(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := d.adoptAll(ctx); err != nil && ctx.Err() == nil {
-			d.Log.Error("uploads cannot be tidied up", "error", err)
-		}
-		if err := d.expire(ctx); err != nil && ctx.Err() == nil {
-			d.Log.Error("old jobs cannot be removed", "error", err)
-		}
-		known, err := d.Store.Media(ctx)
-		if err == nil {
-			err = d.sweep(ctx, known)
-		}
-		if err != nil && ctx.Err() == nil {
-			d.Log.Error("recordings without a job cannot be removed", "error", err)
+		for _, step := range []struct {
+			what string
+			do   func(context.Context) error
+		}{
+			{"uploads cannot be tidied up", d.adoptAll},
+			{"old jobs cannot be removed", d.expireAll},
+			{"recordings without a job cannot be removed", d.sweepAll},
+			{"the room of removed jobs cannot be given back", d.Store.Compact},
+		} {
+			if err := step.do(ctx); err != nil && ctx.Err() == nil {
+				d.Log.Error(step.what, "error", err)
+			}
 		}
 		sleep(ctx, tidying)
 	}
 }
 
-func (d *Desk) expire(ctx context.Context) error {
+// expireAll removes what is beyond the limits.
+func (d *Desk) expireAll(ctx context.Context) error {
 	if d.Limits == nil {
 		return nil
 	}
 	for {
-		removed, err := d.Store.Expire(ctx, d.Limits())
-		if err != nil || len(removed) == 0 {
-			return err
-		}
-		for _, r := range removed {
-			err = errors.Join(err, d.remove(r.Media))
-		}
-		if err != nil {
+		if removed, err := d.expire(ctx, d.Limits()); err != nil || removed == 0 {
 			return err
 		}
 	}
+}
+
+// expire removes some of the jobs that are beyond l, with their recordings.
+func (d *Desk) expire(ctx context.Context, l job.Limits) (removed int, err error) {
+	jobs, err := d.Store.Expire(ctx, l)
+	for _, r := range jobs {
+		err = errors.Join(err, d.remove(r.Media))
+	}
+	return len(jobs), err
 }
 
 func canceled() *fault.Error {

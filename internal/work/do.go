@@ -22,8 +22,6 @@ const poisonous = 5
 
 // do does a job that was claimed, to its end or that of the desk.
 func (d *Desk) do(j job.Job) {
-	d.jobs.Add(1)
-	defer d.jobs.Add(-1)
 	ctx, cancel := context.WithCancelCause(d.base)
 	defer cancel(nil)
 	if !j.Deadline.IsZero() {
@@ -271,7 +269,7 @@ func (k *keeper) Plan(p transcribe.Plan) error {
 		return err
 	}
 	return k.store(func(ctx context.Context) (bool, error) {
-		return k.desk.Store.Plan(ctx, k.id, k.desk.Self, job.Plan{Duration: p.Duration, Plan: data})
+		return k.desk.Store.Plan(ctx, k.id, k.desk.Self, p.Duration, data)
 	})
 }
 

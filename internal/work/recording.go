@@ -34,11 +34,17 @@ func (d *Desk) keep(f *os.File) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	name = id.String()
-	if err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name)); err != nil {
-		return "", keepFault(err)
+	return id.String(), d.link(f, id.String())
+}
+
+// link gives a recording a name in the directory, unless an attempt that was
+// interrupted has.
+func (d *Desk) link(f *os.File, name string) error {
+	err := durable.Keep(d.Proc, f, filepath.Join(d.Dir, name))
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
 	}
-	return name, nil
+	return keepFault(err)
 }
 
 // keepFault gives a full disk its words.
@@ -65,8 +71,17 @@ func (d *Desk) remove(name string) error {
 // job is stored soon after it; more is for a database that was put aside.
 const orphaned = 6 * time.Hour
 
-// sweep removes recordings without a job; other files are none of ours. One that is linked from an upload is as
-// old as that, so its job may come just now.
+// sweepAll removes recordings without a job; other files are none of ours.
+func (d *Desk) sweepAll(ctx context.Context) error {
+	known, err := d.Store.Media(ctx)
+	if err != nil {
+		return err
+	}
+	return d.sweep(ctx, known)
+}
+
+// sweep removes the recordings that are not among those known. One that is linked
+// from an upload is as old as that, so its job may come just now.
 func (d *Desk) sweep(ctx context.Context, known []string) error {
 	has := map[string]bool{}
 	for _, name := range known {
@@ -102,7 +117,7 @@ func (d *Desk) unclaimed(ctx context.Context, name string) (unlock func(), free 
 	if !ok {
 		return nil, false
 	}
-	if _, err := d.Store.Get(ctx, name); fault.KindOf(err) != fault.NotFound {
+	if _, err := d.Store.Glance(ctx, name); fault.KindOf(err) != fault.NotFound {
 		unlock()
 		return nil, false
 	}

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -52,16 +51,15 @@ type Desk struct {
 	setup   sync.Once
 	base    context.Context // of all jobs
 	endAll  context.CancelCauseFunc
+	claims  context.Context // ends with Stop
+	stop    context.CancelFunc
 	doing   sync.WaitGroup // jobs
-	jobs    atomic.Int64   // under way
 	arrived chan struct{}  // has a token when a job was queued here
-	stops   chan struct{}  // closed by Stop
 
-	mu       sync.Mutex
-	stopping bool
-	live     map[string]*active       // jobs that are done here
-	waiters  map[string]int           // of jobs, wherever these are done
-	news     map[string]chan struct{} // for waiters
+	mu      sync.Mutex
+	live    map[string]*active       // jobs that are done here
+	waiters map[string]int           // of jobs, wherever these are done
+	news    map[string]chan struct{} // for waiters
 }
 
 // active is a job that is done here.
@@ -110,42 +108,36 @@ const (
 func (d *Desk) init() {
 	d.setup.Do(func() {
 		d.live, d.waiters, d.news = map[string]*active{}, map[string]int{}, map[string]chan struct{}{}
-		d.arrived, d.stops = make(chan struct{}, 1), make(chan struct{})
+		d.arrived = make(chan struct{}, 1)
 		d.base, d.endAll = context.WithCancelCause(context.Background())
+		d.claims, d.stop = context.WithCancel(d.base)
 	})
 }
 
 // Run does jobs until ctx ends, then gives back what is not done: whoever comes
 // next goes on with it. Stop comes before.
-func (d *Desk) Run(ctx context.Context) error {
+func (d *Desk) Run(ctx context.Context) (err error) {
 	d.init()
-	defer d.doing.Wait()
-	defer d.endAll(errStops)
+	unlock := func() {}
+	defer func() {
+		d.endAll(errStops)
+		d.doing.Wait()
+		unlock() // last: who comes next frees what is still leased
+	}()
 	if d.Standby {
 		<-ctx.Done()
 		return nil
 	}
 	claiming, end := context.WithCancel(ctx)
 	defer end()
-	context.AfterFunc(d.base, end)
-	go func() {
-		select {
-		case <-d.stops:
-			end()
-		case <-claiming.Done():
-		}
-	}()
-	unlock, err := d.alone(claiming)
-	if err != nil {
+	defer context.AfterFunc(d.claims, end)()
+	if unlock, err = d.alone(claiming); err != nil {
 		return err
 	}
-	defer unlock()
-	defer d.doing.Wait()
 	d.takeUp(claiming)
 	d.doing.Go(func() { d.tidy(claiming) })
 	d.serve(claiming)
 	<-ctx.Done()
-	d.endAll(errStops)
 	return nil
 }
 
@@ -155,11 +147,7 @@ func (d *Desk) Stop() {
 	d.init()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.stopping {
-		return
-	}
-	d.stopping = true
-	close(d.stops)
+	d.stop()
 	for id, a := range d.live {
 		if d.waiters[id] == 0 {
 			a.cancel(errStops)
@@ -167,8 +155,16 @@ func (d *Desk) Stop() {
 	}
 }
 
+// stopping tells whether Stop was called.
+func (d *Desk) stopping() bool { return d.claims.Err() != nil }
+
 // Active is how many jobs are being done here.
-func (d *Desk) Active() int64 { return d.jobs.Load() }
+func (d *Desk) Active() int {
+	d.init()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.live)
+}
 
 // takeUp frees what the server before has left.
 func (d *Desk) takeUp(ctx context.Context) {
@@ -188,12 +184,13 @@ func (d *Desk) takeUp(ctx context.Context) {
 // alone waits until no other process works on the file of jobs: that of a
 // server which is about to end may.
 func (d *Desk) alone(ctx context.Context) (unlock func(), err error) {
+	unlock = func() {}
 	if d.Lock == "" {
-		return func() {}, nil
+		return unlock, nil
 	}
 	lock := flock.New(d.Lock)
 	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil && ctx.Err() == nil || !ok && ctx.Err() == nil {
-		return nil, fault.New(fault.Internal, "jobs_locked", "the lock of the jobs, %s, cannot be had", d.Lock).Because(err)
+		return unlock, fault.New(fault.Internal, "jobs_locked", "the lock of the jobs, %s, cannot be had", d.Lock).Because(err)
 	}
 	return func() { lock.Unlock() }, nil //nolint:errcheck // the process's end unlocks it, too
 }
@@ -286,13 +283,16 @@ func sleep(ctx context.Context, d time.Duration) {
 func (d *Desk) enter(id string, cancel context.CancelCauseFunc) (leave func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.live[id] = &active{cancel: cancel}
-	if d.stopping && d.waiters[id] == 0 {
+	a := &active{cancel: cancel}
+	d.live[id] = a
+	if d.stopping() && d.waiters[id] == 0 {
 		cancel(errStops)
 	}
 	return func() {
 		d.mu.Lock()
-		delete(d.live, id)
+		if d.live[id] == a { // one that was lost may have come back meanwhile
+			delete(d.live, id)
+		}
 		d.mu.Unlock()
 		d.tell(id)
 	}
@@ -311,7 +311,7 @@ func (d *Desk) attending(id string) (leave func()) {
 		}
 		delete(d.waiters, id)
 		delete(d.news, id)
-		if a := d.live[id]; a != nil && d.stopping {
+		if a := d.live[id]; a != nil && d.stopping() {
 			a.cancel(errStops)
 		}
 	}

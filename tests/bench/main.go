@@ -9,16 +9,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 
 	"whisper-appliance/tests/appliance"
@@ -42,16 +39,10 @@ type settings struct {
 	full, quick             bool
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(report.ExitCode(program, err, os.Stderr))
-}
+func main() { report.Main(program, run) }
 
 func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.StringVar(&s.peer, "peer", "", "`directory` that peer.sh made; empty = build/peer")
 	flags.StringVar(&s.model, "model", "", "catalogue `name` of the only model to measure; empty = tiny and base")
 	flags.StringVar(&s.save, "save", "bench.txt", "`name` of the result in docs/results; empty = print only")
@@ -59,11 +50,8 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags.IntVar(&s.starts, "starts", 5, "starts, each side")
 	flags.BoolVar(&s.full, "full", false, "beam search on short recordings, too")
 	flags.BoolVar(&s.quick, "quick", false, "a quick look: short files, few runs, nothing saved")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return s, err
-		}
-		return s, report.ErrUsage
+	if err := report.Parse(flags, args, stderr); err != nil {
+		return s, err
 	}
 	if s.threads < 1 || s.starts < 1 {
 		fmt.Fprintln(stderr, "threads and starts must be 1 or more")
@@ -126,11 +114,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	m.write(out)
 	r.write(out)
-	fmt.Fprint(stdout, out)
-	if s.save == "" {
-		return nil
-	}
-	return out.Save(s.root, s.save)
+	return out.Publish(stdout, s.root, s.save)
 }
 
 // oursEnv makes the appliance decode as the peer does.

@@ -9,15 +9,12 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
 	"whisper-appliance/tests/appliance"
@@ -39,16 +36,10 @@ type settings struct {
 	quick            bool
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(report.ExitCode(program, err, os.Stderr))
-}
+func main() { report.Main(program, run) }
 
 func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.StringVar(&s.peer, "peer", "", "`directory` that peer.sh made; empty = build/peer")
 	flags.StringVar(&s.save, "save", "fairness.txt", "`name` of the result in docs/results; empty = print only")
 	flags.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads that decode, all sides")
@@ -57,11 +48,8 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags.DurationVar(&s.load.every, "every", 10*time.Second, "one clip in so long")
 	flags.IntVar(&s.load.rounds, "rounds", 5, "times that ten users come at once")
 	flags.BoolVar(&s.quick, "quick", false, "a quick look: few clips, nothing saved")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return s, err
-		}
-		return s, report.ErrUsage
+	if err := report.Parse(flags, args, stderr); err != nil {
+		return s, err
 	}
 	if s.quick {
 		s.load = load{idle: 5, clips: 5, every: 2 * time.Second, rounds: 1}
@@ -115,9 +103,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		"load "+machine+" when it began",
 		fmt.Sprintf("took %v", time.Since(begin).Round(time.Second)))
 	write(out, results)
-	fmt.Fprint(stdout, out)
-	if s.save == "" {
-		return nil
-	}
-	return out.Save(s.root, s.save)
+	return out.Publish(stdout, s.root, s.save)
 }

@@ -7,6 +7,7 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -87,6 +88,14 @@ func (r *Report) Table(fill func(row func(cells ...any))) {
 
 // String is the report so far.
 func (r *Report) String() string { return r.text.String() }
+
+// Publish prints the report, and keeps it where name is not empty.
+func (r *Report) Publish(stdout io.Writer, root, name string) error {
+	if _, err := io.WriteString(stdout, r.String()); err != nil || name == "" {
+		return err
+	}
+	return r.Save(root, name)
+}
 
 // Save keeps the report as docs/results/name in the checkout at root.
 func (r *Report) Save(root, name string) error {

@@ -8,17 +8,14 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"whisper-appliance/internal/score"
@@ -81,16 +78,10 @@ func (w without) String() string {
 	return strings.Join(off, ", ")
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(report.ExitCode(program, err, os.Stderr))
-}
+func main() { report.Main(program, run) }
 
 func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.StringVar(&s.speech, "speech", "", "`directory` of recordings with "+clips.Manifest+"; empty = ../shared/speech of the checkout")
 	flags.StringVar(&s.peer, "peer", "", "`directory` that peer.sh made; empty = build/peer")
 	flags.StringVar(&s.model, "model", "tiny", "catalogue `name` of the model")
@@ -104,11 +95,8 @@ func parse(args []string, stderr io.Writer) (s settings, err error) {
 	flags.BoolVar(&s.without.shortPass, "no-short-pass", false, "ours: decode short windows with the whole context")
 	flags.BoolVar(&s.without.secondLook, "no-second-look", false, "ours: take each result as it comes")
 	carry := flags.Bool("carry-text", false, "ours: prompt each window with the text before it")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return s, err
-		}
-		return s, report.ErrUsage
+	if err := report.Parse(flags, args, stderr); err != nil {
+		return s, err
 	}
 	s.without.carriedText = !*carry
 	if s.root, err = appliance.Root(); err != nil {
@@ -232,11 +220,8 @@ func finish(s settings, r *result, p peer.Peer, stdout io.Writer) error {
 		out.Printf("ours %s\n", off)
 	}
 	r.write(out)
-	fmt.Fprint(stdout, out)
-	if s.save != "" {
-		if err := out.Save(s.root, s.save); err != nil {
-			return err
-		}
+	if err := out.Publish(stdout, s.root, s.save); err != nil {
+		return err
 	}
 	return r.verdict()
 }
