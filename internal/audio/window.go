@@ -18,6 +18,26 @@ type Window struct {
 // Length is how long the window lasts.
 func (w Window) Length() time.Duration { return w.End - w.Start }
 
+// Spoken is how much speech is in the window.
+func (w Window) Spoken() (sum time.Duration) {
+	for _, s := range w.Speech {
+		sum += s.Length()
+	}
+	return sum
+}
+
+// Before is the part of the window before a place in the recording. There may be
+// no speech in it.
+func (w Window) Before(end time.Duration) Window {
+	part := Window{Start: w.Start, End: min(w.End, end)}
+	for _, s := range w.Speech {
+		if s.End = min(s.End, end); s.Start < s.End {
+			part.Speech = append(part.Speech, s)
+		}
+	}
+	return part
+}
+
 // Cutting says how windows are made of speech.
 type Cutting struct {
 	Longest time.Duration // of a window; 0 and more than MaxWindow mean MaxWindow; at least 1 s

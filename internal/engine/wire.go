@@ -110,6 +110,7 @@ type WindowRequest struct {
 	BeamSize       int     `json:"beam_size,omitempty"`       // < 2 = greedy
 	BestOf         int     `json:"best_of,omitempty"`         // candidates at a temperature above 0; 0 = 5
 	AudioCtx       int     `json:"audio_ctx,omitempty"`       // encoder positions (20 ms each); 0 = all 1500
+	OnePass        bool    `json:"one_pass,omitempty"`        // the encoder runs once; see Done.Until
 	Words          bool    `json:"words,omitempty"`
 	Threads        int     `json:"threads,omitempty"` // 0 = the engine's own choice
 	Stay           *Stay   `json:"stay,omitempty"`    // from now on; nil = as before
@@ -173,6 +174,10 @@ type Done struct {
 	Language     string        `json:"language"`      // as given or detected
 	LanguageProb float64       `json:"language_prob"` // 0 where it was given
 	Took         time.Duration `json:"took_ns"`
+
+	// Until is how far the text reaches, from the window's start, where the model
+	// says that more would follow and OnePass kept it from that; else 0.
+	Until time.Duration `json:"until_ns,omitempty"`
 }
 
 // Failure is an error as the engine reports it.

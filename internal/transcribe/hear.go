@@ -44,6 +44,7 @@ func (r *run) request(w audio.Window) engine.WindowRequest {
 		Model: r.job.ModelFile, Language: r.result.Language, Translate: r.job.Task == transcript.Translate,
 		Prompt: r.job.Prompt, Temperature: float32(r.job.Temperature), Words: r.job.Words,
 		BeamSize: r.job.BeamSize, BestOf: r.job.BestOf, Threads: r.job.Threads,
+		OnePass: !r.job.OneLook,
 	}
 	if r.job.EachLanguage {
 		req.Language = r.job.Language
@@ -61,22 +62,38 @@ func (r *run) request(w audio.Window) engine.WindowRequest {
 }
 
 // hear decodes a window, again where the result looks wrong, and once more
-// where somebody spoke and no text is.
-func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, error) {
+// where somebody spoke and no text is. It gives the part of the window that the
+// result is of, too.
+func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, audio.Window, error) {
 	req := r.request(w)
 	h, err := r.attempt(ctx, w, pcm, req)
 	if err != nil || r.job.OneLook {
-		return h, err
+		return h, w, err
 	}
 	req.Language = h.language // what was detected once holds for the window
 	if h, err = r.again(ctx, w, pcm, req, h.look(r.spoken(w))); err != nil {
-		return h, err
+		return h, w, err
 	}
+	w = h.reached(w)
 	if r.detected && h.flaw.mild() {
 		h, err = r.complete(ctx, w, pcm, req, h)
 	}
 	r.prompt = r.believed(h)
-	return h, err
+	return h, w, err
+}
+
+// reached is the part of w that the text reaches. What the model has left at the
+// end, often a sentence that goes on, is heard better and sooner in the next
+// window than in an encoder's pass of its own.
+func (h heard) reached(w audio.Window) audio.Window {
+	if h.until == 0 {
+		return w
+	}
+	part := w.Before(w.Start + h.until)
+	if rest := w.Spoken() - part.Spoken(); rest < leastRest || part.Spoken() < leastSpeech {
+		return w
+	}
+	return part
 }
 
 // again decodes a window anew as long as the result looks wrong: with the whole
@@ -189,14 +206,11 @@ func (h heard) plain() string {
 }
 
 // spoken is how much speech is known to be in w: what is loud may be anything.
-func (r *run) spoken(w audio.Window) (sum time.Duration) {
+func (r *run) spoken(w audio.Window) time.Duration {
 	if !r.detected {
 		return 0
 	}
-	for _, s := range w.Speech {
-		sum += s.Length()
-	}
-	return sum
+	return w.Spoken()
 }
 
 // promptRunes is how much of a window's text the next one is prompted with.

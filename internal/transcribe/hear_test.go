@@ -105,6 +105,60 @@ func TestRetriesKnowTheLanguage(t *testing.T) {
 	}
 }
 
+// TestTheRestGoesOn: what the model leaves at the end of a window is in the next one.
+func TestTheRestGoesOn(t *testing.T) {
+	s := time.Second
+	for name, c := range map[string]struct {
+		until time.Duration
+		heard [][2]float64 // seconds in the recording, of each window
+	}{
+		"it reaches the end":     {0, [][2]float64{{0, 10}}},
+		"in a pause":             {5 * s, [][2]float64{{0, 10}, {5.6, 10}}},
+		"while somebody speaks":  {7 * s, [][2]float64{{0, 10}, {7, 10}}},
+		"with next to no rest":   {9800 * time.Millisecond, [][2]float64{{0, 10}}},
+		"before much of it came": {900 * time.Millisecond, [][2]float64{{0, 10}, {1, 4.2}, {5.8, 10}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var heard []string
+			e := &fakeEngine{answer: func(_ context.Context, n int, k call, observe func(engine.Event)) (engine.Done, error) {
+				d := engine.Done{Language: "en"}
+				end := time.Duration(len(k.pcm)) * s / audio.SampleRate
+				if n == 0 && c.until > 0 {
+					d.Until, end = c.until, c.until
+				}
+				said := spoke(strings.Repeat("a ", n)+"word", 0, end, -0.2, 0)
+				observe(engine.Event{Segment: &said.Segment})
+				heard = append(heard, fmt.Sprintf("%.1f", float64(len(k.pcm))/audio.SampleRate))
+				if !k.req.OnePass {
+					t.Error("the engine goes on by itself")
+				}
+				return d, nil
+			}}
+			got, err := detecting(t, e, &fakeDetector{}, sound(4, -2, 4)).Run(t.Context(), Job{}, ignore)
+			var want []string
+			for _, w := range c.heard {
+				want = append(want, fmt.Sprintf("%.1f", w[1]-w[0]))
+			}
+			if err != nil || !slices.Equal(heard, want) {
+				t.Fatalf("windows of %v s, %v; want %v", heard, err, want)
+			}
+			for i, seg := range got.Segments {
+				if i > 0 && (seg.Start < got.Segments[i-1].End || seg.Start > time.Duration(c.heard[i][0]*float64(s))+s/10) {
+					t.Errorf("segment %d from %v on", i, seg.Start)
+				}
+			}
+		})
+	}
+}
+
+// TestOneLookGoesOnItself: nobody would hear what was left.
+func TestOneLookGoesOnItself(t *testing.T) {
+	e := script(t, []piece{spoke(saying, 0, 6*time.Second, -0.2, 0)})
+	if _, err := detecting(t, e, &fakeDetector{}, sound(6)).Run(t.Context(), Job{OneLook: true}, ignore); err != nil || e.seen()[0].req.OnePass {
+		t.Errorf("one pass, %v", err)
+	}
+}
+
 // TestMissedSpeechIsDecoded: speech over which no text is gets a window of its
 // own, and its text goes where it was said.
 func TestMissedSpeechIsDecoded(t *testing.T) {

@@ -44,6 +44,10 @@ const (
 // stand. Of 28 clips a quarter is below, and all but one that the cut made worse.
 const sureLogProb = -0.4
 
+// leastRest is how much speech is worth to be gone on with where the model says
+// that more follows.
+const leastRest = 250 * time.Millisecond
+
 // leastSpeech is how much speech without text is worth another look.
 const leastSpeech = time.Second
 
@@ -63,6 +67,7 @@ type heard struct {
 	flaw        flaw
 	logProb     float64 // mean over all tokens
 	tokens      int
+	until       time.Duration // how far it reaches, where more would follow; else 0
 }
 
 // look judges an attempt at a window with so much speech in it. Segments that

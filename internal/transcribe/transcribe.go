@@ -303,11 +303,11 @@ func (r *run) window(ctx context.Context, w audio.Window) error {
 	if err != nil {
 		return err
 	}
-	h, err := r.hear(ctx, w, pcm)
+	h, heard, err := r.hear(ctx, w, pcm)
 	if err != nil {
 		return err
 	}
-	return r.add(w, h)
+	return r.add(heard, h)
 }
 
 // attempt hands a window to the engine when it is its turn, and once more
@@ -352,7 +352,7 @@ func (r *run) ask(ctx context.Context, w audio.Window, pcm []float32, req engine
 			r.progress(w.Start + w.Length()*time.Duration(min(max(ev.Progress.Percent, 0), 100))/100)
 		}
 	})
-	h.language = done.Language
+	h.language, h.until = done.Language, done.Until
 	if req.Language == "" {
 		r.sure = done.LanguageProb
 	}

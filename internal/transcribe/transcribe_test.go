@@ -46,7 +46,7 @@ func TestRunWindowsInOrder(t *testing.T) {
 		t.Fatalf("the engine was called %d times, want 3: silence need not be decoded", len(calls))
 	}
 	want := engine.WindowRequest{Model: "ggml-tiny.bin", Translate: true, Prompt: "names", Temperature: 0.5, Words: true, BeamSize: 3, BestOf: 4, Threads: 2,
-		AudioCtx: 768, TemperatureInc: noFallback}
+		AudioCtx: 768, TemperatureInc: noFallback, OnePass: true}
 	if calls[0].req != want {
 		t.Errorf("request %+v, want %+v", calls[0].req, want)
 	}

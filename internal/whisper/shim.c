@@ -17,9 +17,18 @@ static bool must_abort(void *data) {
 	return __atomic_load_n(&((struct wa_watch *)data)->abort, __ATOMIC_RELAXED) != 0;
 }
 
+static _Thread_local bool muted; // what is given up on purpose is no error
+
 static bool may_encode(struct whisper_context *ctx, struct whisper_state *state, void *data) {
 	(void)ctx;
 	(void)state;
+	struct wa_watch *w = data;
+	if (w->passes == 0) {
+		w->refused = 1;
+		muted = true;
+		return false;
+	}
+	w->passes--;
 	return !must_abort(data);
 }
 
@@ -72,7 +81,6 @@ void wa_observe(struct whisper_full_params *p, struct wa_watch *w) {
 // What whisper.cpp says is of the call that it is said in, and two may be under
 // way, each on a thread of its own.
 static _Thread_local char   kept[512];
-static _Thread_local bool   muted; // what is given up on purpose is no error
 static _Thread_local double state_bytes;
 
 // count adds up what a new state says it takes: "whisper_init_state: kv self size = 3.15 MB".
@@ -112,6 +120,13 @@ struct whisper_state *wa_init_state(struct whisper_context *ctx, int64_t *bytes)
 	struct whisper_state *state = whisper_init_state(ctx);
 	*bytes = (int64_t)state_bytes;
 	return state;
+}
+
+int wa_full(struct whisper_context *ctx, struct whisper_state *state, struct whisper_full_params params,
+	    const float *samples, int n) {
+	int rc = whisper_full_with_state(ctx, state, params, samples, n);
+	muted = false;
+	return rc;
 }
 
 static bool never(struct whisper_context *ctx, struct whisper_state *state, void *data) {

@@ -19,6 +19,8 @@ struct wa_watch {
 	int steps;   // how often whisper.cpp has asked whether to: it lives
 	int percent; // set by whisper.cpp: how far
 	int threads; // that compute
+	int passes;  // of the encoder that are still allowed; < 0 = any number
+	int refused; // whether one was not
 
 	// Of each segment in its order, to be read when whisper.cpp has returned: how
 	// probable it is that nobody speaks in what the segment was heard in. What
@@ -33,6 +35,10 @@ int  wa_percent(struct wa_watch *w);
 
 // wa_observe makes params report to w and obey it.
 void wa_observe(struct whisper_full_params *params, struct wa_watch *w);
+
+// wa_full decodes samples.
+int wa_full(struct whisper_context *ctx, struct whisper_state *state, struct whisper_full_params params,
+	    const float *samples, int n);
 
 // wa_prepare makes state have the spectrum of samples and params' encoder
 // context, and decodes nothing: there is no other way to set that context.

@@ -225,6 +225,35 @@ func TestShortAndSilentWindows(t *testing.T) {
 	}
 }
 
+// TestOnePass: what whisper.cpp would encode once more for is left, and it says
+// how far the text reaches.
+func TestOnePass(t *testing.T) {
+	s := room(t, load(t, backend(t)))
+	clip, _ := reference(t)
+	const length = 40 * engine.SampleRate // and the encoder hears 30
+	var pcm []float32
+	for len(pcm) < length {
+		pcm = append(append(pcm, clip...), make([]float32, engine.SampleRate/2)...)
+	}
+	pcm = pcm[:length]
+	decode := func(onePass bool) (h heard, until time.Duration) {
+		done, err := s.Transcribe(t.Context(), engine.WindowRequest{Language: "en", TemperatureInc: -1, OnePass: onePass, Threads: 2}, pcm, h.event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h, done.Until
+	}
+	all, none := decode(false)
+	part, until := decode(true)
+	last := part.segments[len(part.segments)-1]
+	if none != 0 || until != last.End || until < 15*time.Second || until > 30*time.Second {
+		t.Errorf("the text reaches %v and %v, its last segment %v", none, until, last.End)
+	}
+	if len(all.text) <= len(part.text) || !strings.HasPrefix(all.text, part.text) {
+		t.Errorf("in one pass %q\nin all of them %q", part.text, all.text)
+	}
+}
+
 func TestAbort(t *testing.T) {
 	m := room(t, load(t, backend(t)))
 	noise := make([]float32, 30*engine.SampleRate)

@@ -75,6 +75,10 @@ func (s *state) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 	}
 	params, free := s.params(req)
 	defer free()
+	watch.passes = -1
+	if req.OnePass {
+		watch.passes = 1
+	}
 	C.wa_observe(&params, watch)
 
 	done := engine.Done{Language: req.Language}
@@ -88,7 +92,7 @@ func (s *state) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 		defer C.free(unsafe.Pointer(clang))
 		params.language = clang
 	}
-	if rc := C.whisper_full_with_state(s.ctx, s.c, params, samples(pcm), C.int(len(pcm))); rc != 0 {
+	if rc := C.wa_full(s.ctx, s.c, params, samples(pcm), C.int(len(pcm))); rc != 0 {
 		return done, &engine.Failure{Code: engine.CodeDecode, Message: fmt.Sprintf("whisper.cpp gave up on the window (%d): %s", int(rc), lastLog())}
 	}
 	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
@@ -98,6 +102,9 @@ func (s *state) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 			seg.NoSpeechProb = float64(watch.no_speech[i])
 		}
 		emit(engine.Event{Segment: &seg})
+		if watch.refused != 0 {
+			done.Until = seg.End
+		}
 	}
 	return done, nil
 }
