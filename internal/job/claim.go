@@ -75,9 +75,11 @@ func (s *Store) settle(ctx context.Context, tx *sql.Tx, now moment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE jobs SET state = 'failed', ended = $1, lease_until = 0, failure = $3
-		WHERE deadline <> 0 AND deadline <= $1 AND `+unheld, now.wall, now.lease, string(late))
-	return err
+	if _, err = tx.ExecContext(ctx, `UPDATE jobs SET state = 'failed', ended = $1, lease_until = 0, failure = $3
+		WHERE deadline <> 0 AND deadline <= $1 AND `+unheld, now.wall, now.lease, string(late)); err != nil {
+		return err
+	}
+	return announce(ctx, tx, now, "")
 }
 
 func overdue() error {
@@ -88,6 +90,7 @@ func overdue() error {
 // Free gives back what the runs of w's instance before this one have left: they
 // are queued again, at their old place, and keep their windows. It is to be
 // called once the predecessor is known to be gone, and before the first Claim.
+// Deliveries that they were sending are due again.
 // Freed is how many there were.
 func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
@@ -97,6 +100,10 @@ func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 			return err
 		}
 		freed = int(n)
+		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET lease_until = 0
+			WHERE state = 'sending' AND lease_until <> 0 AND worker <> $2 AND instance = $1`, w.Instance, w.ID); err != nil {
+			return err
+		}
 		return s.settle(ctx, tx, now)
 	})
 	return freed, err

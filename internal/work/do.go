@@ -11,6 +11,7 @@ import (
 
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
@@ -42,6 +43,7 @@ func (d *Desk) do(j job.Job) {
 	if err := d.settle(ctx, j, result, err, time.Since(began)); err != nil {
 		log.Error("what came of the job cannot be stored", "error", err)
 	}
+	token(d.untold)
 }
 
 // Pauses before something that may pass is tried again.
@@ -62,13 +64,22 @@ func (d *Desk) attempt(ctx context.Context, j job.Job) (*transcript.Transcript, 
 		if err == nil || ctx.Err() != nil || !passing(err) || tries >= triesFor(err) {
 			return result, err
 		}
-		pause := min(pauseLeast<<min(tries-1, 10), pauseMost)
+		pause := max(min(pauseLeast<<min(tries-1, 10), pauseMost), min(afterOf(err), pauseMost))
 		d.Log.Warn("job held up; trying again", "job", j.ID, "error", err, "after", pause)
 		d.held(j.ID, err)
 		if j, err = d.again(ctx, j, pause); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// afterOf is when who failed so wants to be asked again, 0 where it does not say.
+func afterOf(err error) time.Duration {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.After
+	}
+	return 0
 }
 
 // again waits, and gives the job with the windows that it has come to: without
@@ -90,11 +101,13 @@ func passing(err error) bool {
 }
 
 // triesFor is how often a job is tried that fails so: what the recording itself
-// may be to blame for, a few times.
+// may be to blame for, or where it is to come from, a few times.
 func triesFor(err error) int {
 	switch job.FailureOf(err).Code {
 	case "engine_crashed", "no_memory":
-		return 5
+		return triesOfEngine
+	case outbound.CodeUnreachable:
+		return triesOfFetch
 	}
 	return math.MaxInt
 }
@@ -107,6 +120,11 @@ func (d *Desk) once(ctx context.Context, j job.Job) (result *transcript.Transcri
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if j.Media == "" && j.Source != "" {
+		if j, err = d.fetch(ctx, j); err != nil {
+			return nil, err
+		}
+	}
 	t, err := d.prepare(ctx, j)
 	if err != nil {
 		return nil, err
