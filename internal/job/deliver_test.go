@@ -280,10 +280,17 @@ func TestFetched(t *testing.T) {
 		if j, err := s.Retry(ctx, id); err != nil || j.Source != "https://a.test/b.wav" {
 			t.Errorf("%+v, %v", j, err)
 		}
+		if j, found, err := s.ClaimHere(ctx, w); found || err != nil {
+			t.Errorf("claimed as one whose recording is here: %+v, %v", j, err)
+		}
 		s.claimed(t, w)
 		canceling, err := s.Fetched(ctx, id, w, Recording{Media: "m", SHA256: "ff", Bytes: 5 << 32})
 		if j := s.got(t, id); err != nil || canceling || j.Media != "m" || j.MediaSHA256 != "ff" || j.Bytes != 5<<32 {
 			t.Errorf("%+v, %v", j, err)
+		}
+		must(t, s.Requeue(ctx, id, w))
+		if j, found, err := s.ClaimHere(ctx, w); !found || err != nil || j.ID != id {
+			t.Errorf("with its recording here it is not claimed: %v", err)
 		}
 		all, ended, err := s.Recordings(ctx)
 		if err != nil || all != 5<<32 || ended != 0 {

@@ -215,6 +215,10 @@ func (p *Places) control(_ context.Context, _, address string, _ syscall.RawConn
 // redirect holds where a place leads to to the same rules.
 func (p *Places) redirect(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Referer") // it may be what lets somebody in
+	if p.Redirects == 0 {
+		return fault.New(fault.BadInput, "too_many_redirects", "%s redirects, which is not followed", p.Field).On(p.Field).
+			Try("name the address that it leads to")
+	}
 	if len(via) > p.Redirects {
 		return fault.New(fault.BadInput, "too_many_redirects", "%s redirects more than %d times", p.Field, p.Redirects).On(p.Field).
 			Try("name the address that it leads to in the end")

@@ -112,7 +112,7 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	for _, code := range []int{301, 307} {
-		wantFault(t, send(code), fault.BadInput, "too_many_redirects")
+		wantFault(t, send(code), fault.BadInput, "too_many_redirects", "not followed")
 	}
 	err := send(410)
 	wantFault(t, err, fault.Conflict, CodeGone)

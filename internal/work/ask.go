@@ -179,7 +179,7 @@ func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) 
 	}
 	defer d.attending(j.ID)()
 	if !joined { // it needs no place: somebody waits
-		d.doing.Go(func() { d.do(j) })
+		d.doing.Go(func() { d.do(j, func() {}) })
 	}
 	return d.Attend(ctx, j.ID, observe)
 }

@@ -21,8 +21,9 @@ import (
 // a window being done: the job may be what ends it.
 const poisonous = 5
 
-// do does a job that was claimed, to its end or that of the desk.
-func (d *Desk) do(j job.Job) {
+// do does a job that was claimed, to its end or that of the desk. here is called
+// when its recording is.
+func (d *Desk) do(j job.Job, here func()) {
 	d.jobs.Add(1)
 	defer d.jobs.Add(-1)
 	ctx, cancel := context.WithCancelCause(d.base)
@@ -39,7 +40,7 @@ func (d *Desk) do(j job.Job) {
 	defer stop()
 	log.Info("job begun", "name", j.Name, "owner", j.Owner, "windows_done", j.WindowsDone, "attempt", j.Attempts)
 	began := time.Now()
-	result, err := d.attempt(ctx, j)
+	result, err := d.attempt(ctx, j, here)
 	if err := d.settle(ctx, j, result, err, time.Since(began)); err != nil {
 		log.Error("what came of the job cannot be stored", "error", err)
 	}
@@ -54,13 +55,13 @@ const (
 
 // attempt does the job, again after a while where something was missing that
 // comes back by itself: an outage fails no job, but holds it up.
-func (d *Desk) attempt(ctx context.Context, j job.Job) (*transcript.Transcript, error) {
+func (d *Desk) attempt(ctx context.Context, j job.Job, here func()) (*transcript.Transcript, error) {
 	if j.Crashes > poisonous {
 		return nil, fault.New(fault.Internal, "job_interrupted", "the server went %d times while it did the job, without coming any further", j.Crashes).
 			Try("the log says how; send the recording again once that is mended")
 	}
 	for tries := 1; ; tries++ {
-		result, err := d.once(ctx, j)
+		result, err := d.once(ctx, j, here)
 		if err == nil || ctx.Err() != nil || !passing(err) || tries >= triesFor(err) {
 			return result, err
 		}
@@ -114,17 +115,18 @@ func triesFor(err error) int {
 
 // once does the job from its last stored window on. A panic is this job's
 // failure and not the server's end.
-func (d *Desk) once(ctx context.Context, j job.Job) (result *transcript.Transcript, err error) {
+func (d *Desk) once(ctx context.Context, j job.Job, here func()) (result *transcript.Transcript, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if j.Media == "" && j.Source != "" {
+	if away(j) {
 		if j, err = d.fetch(ctx, j); err != nil {
 			return nil, err
 		}
 	}
+	here()
 	t, err := d.prepare(ctx, j)
 	if err != nil {
 		return nil, err

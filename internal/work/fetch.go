@@ -65,6 +65,9 @@ func NameOf(address string) string {
 	return u.Host
 }
 
+// away tells whether the recording of a job is yet to be fetched.
+func away(j job.Job) bool { return j.Media == "" && j.Source != "" }
+
 // fetch brings the recording of a job, keeps it and notes it with the job: from
 // then on the job is as any other, and whoever goes on with it has the recording.
 func (d *Desk) fetch(ctx context.Context, j job.Job) (job.Job, error) {

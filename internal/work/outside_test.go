@@ -214,6 +214,39 @@ func must[T any](v T, err error) T {
 	return v
 }
 
+// TestSlowServerHoldsNobodyUp: jobs whose recordings are here are done while those
+// of a server that does not answer fill every place for fetching.
+func TestSlowServerHoldsNobodyUp(t *testing.T) {
+	var asked atomic.Int64
+	release := make(chan bool)
+	srv := outside(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		select {
+		case <-release:
+			io.WriteString(w, "3")
+		case <-r.Context().Done():
+		}
+	})
+	r := newRig(t).reach(t, hostOf(srv))
+	r.AtOnce = func() int { return 1 }
+	var slow []string
+	for range fetchesAtOnce + 2 {
+		slow = append(slow, r.submit(t, r.from(t, srv.URL+"/a.wav")).ID)
+	}
+	r.start(t)
+	eventually(t, "as many fetches as there may be", func() bool { return asked.Load() == fetchesAtOnce })
+	for range 2 {
+		r.await(t, r.submit(t, r.wish(t, "b", "3")).ID, job.Done)
+	}
+	if n := asked.Load(); n != fetchesAtOnce {
+		t.Errorf("%d fetches at once", n)
+	}
+	close(release)
+	for _, id := range slow {
+		r.await(t, id, job.Done)
+	}
+}
+
 // TestCancelWhileFetching ends the transfer.
 func TestCancelWhileFetching(t *testing.T) {
 	reached, gone := make(chan bool), make(chan bool)

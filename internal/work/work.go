@@ -225,6 +225,7 @@ type places struct {
 	mu         sync.Mutex
 	busy       int
 	background int // of these
+	fetching   int // beside these
 }
 
 func (p *places) enter(class job.Class, n int) {
@@ -255,11 +256,10 @@ func (d *Desk) serve(ctx context.Context) {
 	p := &places{ended: make(chan struct{}, 1)}
 	for ctx.Err() == nil {
 		if j, found := d.claim(ctx, p); found {
-			p.enter(j.Class, 1)
+			place := p.take(j)
 			d.doing.Go(func() {
-				d.do(j)
-				p.enter(j.Class, -1)
-				token(p.ended)
+				d.do(j, place.here)
+				place.leave()
 			})
 			continue
 		}
@@ -281,7 +281,11 @@ func (d *Desk) claim(ctx context.Context, p *places) (job.Job, bool) {
 	if len(classes) == 0 {
 		return job.Job{}, false
 	}
-	j, found, err := d.Store.Claim(ctx, d.Self, classes...)
+	claim := d.Store.Claim
+	if p.full() {
+		claim = d.Store.ClaimHere
+	}
+	j, found, err := claim(ctx, d.Self, classes...)
 	if err != nil && ctx.Err() == nil {
 		d.Log.Error("no job can be claimed", "error", err)
 	}
