@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -332,6 +333,16 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("after a cancel: %v", err)
 	}
 	srv.CloseClientConnections()
+}
+
+// TestCertificate: one that nobody vouches for is not accepted.
+func TestCertificate(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	_, err := get(t, places(srv.Listener.Addr().String()), srv.URL)
+	wantFault(t, err, fault.Unavailable, CodeUnreachable, "certificate")
 }
 
 // TestNoProxy: the environment leads nobody around the check.

@@ -304,6 +304,13 @@ type receiver struct {
 	*httptest.Server
 	got    chan http.Header
 	answer chan int
+	asking atomic.Int64 // requests that wait for an answer
+}
+
+// left waits until nobody waits for an answer: who was ended is gone.
+func (v *receiver) left(t *testing.T) {
+	t.Helper()
+	eventually(t, "a sender's connection ending", func() bool { return v.asking.Load() == 0 })
 }
 
 func newReceiver(t *testing.T) *receiver {
@@ -311,6 +318,8 @@ func newReceiver(t *testing.T) *receiver {
 	v := &receiver{got: make(chan http.Header, 99), answer: make(chan int, 99)}
 	key := must(base64.StdEncoding.DecodeString(strings.TrimPrefix(outsideSecret, "whsec_")))
 	v.Server = outside(t, func(w http.ResponseWriter, r *http.Request) {
+		v.asking.Add(1)
+		defer v.asking.Add(-1)
 		body := must(io.ReadAll(r.Body))
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte(r.Header.Get("webhook-id") + "." + r.Header.Get("webhook-timestamp") + "." + string(body)))
@@ -420,12 +429,50 @@ func TestWebhookOfAStop(t *testing.T) {
 	j := r.submit(t, w)
 	first := <-to.got
 	r.end()
+	to.left(t)
 	next := rigIn(t, r.dir).reach(t, hostOf(to.Server)).start(t)
 	to.answer <- http.StatusOK
 	if again := <-to.got; again.Get("webhook-id") != first.Get("webhook-id") {
 		t.Errorf("another message: %v", again)
 	}
 	next.telling(t, j.ID, job.Delivered)
+}
+
+// TestTwoAppliancesTellOnce: two desks on one store share what is to be told, and
+// one that stands in while a switch lasts tells nothing.
+func TestTwoAppliancesTellOnce(t *testing.T) {
+	to := newReceiver(t)
+	first := newRig(t).reach(t, hostOf(to.Server))
+	second, third := rigIn(t, first.dir).reach(t, hostOf(to.Server)), rigIn(t, first.dir).reach(t, hostOf(to.Server))
+	first.Self, second.Self, third.Standby = job.NewWorker("one"), job.NewWorker("two"), true
+	var mine, others atomic.Int64
+	first.Told, second.Told = func(string) { mine.Add(1) }, func(string) { others.Add(1) }
+	third.Told = func(string) { t.Error("told by one that stands in") }
+	const jobs = 24
+	for range jobs {
+		w := first.wish(t, "a", "1")
+		w.Webhook = to.URL
+		first.submit(t, w)
+	}
+	for _, r := range []*rig{first, second, third} {
+		r.Lock = ""
+		r.start(t)
+	}
+	eventually(t, "both sending as much as each does at once", func() bool { return to.asking.Load() == 2*deliveriesAtOnce })
+	for range jobs {
+		to.answer <- http.StatusOK
+	}
+	eventually(t, "every end being told", func() bool { return mine.Load()+others.Load() == jobs })
+	ids := map[string]bool{}
+	for range jobs {
+		ids[(<-to.got).Get("webhook-id")] = true
+	}
+	if len(ids) != jobs || len(to.got) > 0 {
+		t.Errorf("%d ends in %d messages", jobs, len(ids)+len(to.got))
+	}
+	if mine.Load() == 0 || others.Load() == 0 {
+		t.Errorf("%d were told by one, %d by the other", mine.Load(), others.Load())
+	}
 }
 
 // childVariable and hostVariable have a process of this test do the jobs in a
@@ -492,6 +539,7 @@ func TestKilled(t *testing.T) {
 	kill = child(t, r.dir, hostOf(srv))
 	first := <-to.got
 	kill()
+	to.left(t)
 	if j := r.await(t, j.ID, job.Done); j.Attempts != 2 || j.WindowsDone != 2 {
 		t.Errorf("done: %+v", j)
 	}
