@@ -282,7 +282,7 @@ func (a *appliant) run(ctx context.Context) error {
 	})
 	a.preload(ctx)
 	s := a.server()
-	a.jobs.Ended = s.JobEnded
+	a.jobs.Ended, a.jobs.Event, a.jobs.Told = s.JobEnded, s.JobEvent, s.WebhookSent
 	doing, stopJobs := context.WithCancel(context.WithoutCancel(ctx)) // what is waited for is done in the drain
 	defer stopJobs()
 	context.AfterFunc(ctx, a.jobs.Stop)

@@ -199,6 +199,7 @@ func (a *app) printJob(j api.JobDetail) error {
 	row("id", j.ID)
 	row("state", strings.TrimSpace(fmt.Sprintf("%s, %d %% %s", jobState(j.Job), j.Percent, placeOf(j.Job))))
 	row("name", fault.Short(j.Name))
+	row("from", fault.Short(j.URL))
 	row("size", fault.Bytes(j.Bytes))
 	if j.Duration > 0 {
 		row("length", clock(seconds(j.Duration)))
@@ -212,6 +213,9 @@ func (a *app) printJob(j api.JobDetail) error {
 	row("ended", moment(j.Ended))
 	if j.Attempts > 1 {
 		row("attempts", fmt.Sprint(j.Attempts))
+	}
+	if w := j.Webhook; w != nil {
+		row("webhook", strings.TrimSpace(fmt.Sprintf("%s, %s %s", w.State, fault.Short(w.URL), fault.Plain(w.Error, 200))))
 	}
 	if j.Error != nil {
 		row("error", fault.PlainLines(j.Error.Error, "  "))

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +24,7 @@ import (
 // newJobs is what `jobs add` asks for.
 type newJobs struct {
 	order
-	priority, deadline, key, task string
+	priority, deadline, key, task, webhook string
 
 	wait      bool
 	resumable *bool // nil = by the recording's size
@@ -32,14 +37,18 @@ func jobsAddCommand(a *app) *cobra.Command {
 	var n newJobs
 	resumable := false
 	c := &cobra.Command{
-		Use:   "add FILE…",
+		Use:   "add FILE|URL…",
 		Short: "Give recordings to the server, and print the ids of their jobs",
 		Long: `Give recordings to the server, and print the ids of their jobs.
 
 Large recordings are sent in pieces: where the connection breaks it goes on by
-itself, and after Ctrl-C the same command goes on. A FILE of - is standard input.`,
+itself, and after Ctrl-C the same command goes on. A FILE of - is standard input.
+
+A recording that begins with https:// or http:// is fetched by the server, from
+hosts that its administrator has named (recordings in [outbound]).`,
 		Example: `  whisper-appliance jobs add --language de *.mp3
-  whisper-appliance jobs add --wait --format srt --output subtitles/ *.mp4`,
+  whisper-appliance jobs add --wait --format srt --output subtitles/ *.mp4
+  whisper-appliance jobs add --webhook https://hooks.example.org/done https://files.example.org/talk.mp3`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error {
 			if c.Flags().Changed("resumable") {
@@ -57,6 +66,7 @@ itself, and after Ctrl-C the same command goes on. A FILE of - is standard input
 	f.StringVar(&n.priority, "priority", "", "normal, or background: after everything else")
 	f.StringVar(&n.deadline, "deadline", "", "`when` nobody wants the text any more: 2026-01-02T15:04:05Z, or 90m from now")
 	f.StringVar(&n.key, "idempotency-key", "", "idempotency `key`: the same recording with the same key is one job")
+	f.StringVar(&n.webhook, "webhook", "", "`address` that the server tells when the job has ended (webhooks in [outbound])")
 	f.BoolVar(&resumable, "resumable", false, "send in pieces; left out: from "+fault.Bytes(resumableFrom)+" on")
 	f.BoolVarP(&n.wait, "wait", "w", false, "wait for the texts")
 	f.StringVarP(&n.format, "format", "f", "txt", "with --wait: txt, json, verbose_json, srt, vtt, tsv, words or lrc")
@@ -86,7 +96,7 @@ func (a *app) addJobs(ctx context.Context, n newJobs, files []string) error {
 	}
 	n.Task = transcript.Task(n.task)
 	n.Words = n.Words || n.wait && (format.NeedsWords() || format == transcript.VerboseJSON)
-	targets, err := n.targets(files, format)
+	targets, err := n.targets(namesOf(files), format)
 	if err != nil {
 		return err
 	}
@@ -147,9 +157,30 @@ func (a *app) sendJobs(ctx context.Context, c *api.Client, n newJobs, files []st
 	return sent, errors.Join(failed...)
 }
 
-// sendJob sends one recording.
+// isURL tells whether a recording is for the server to fetch.
+func isURL(file string) bool {
+	return strings.HasPrefix(file, "https://") || strings.HasPrefix(file, "http://")
+}
+
+// namesOf are the names of recordings; those of the ones to be fetched are in the
+// path of their addresses.
+func namesOf(files []string) []string {
+	names := slices.Clone(files)
+	for i, file := range names {
+		if u, err := url.Parse(file); err == nil && isURL(file) {
+			names[i] = cmp.Or(strings.Trim(path.Base(u.Path), "/."), u.Host)
+		}
+	}
+	return names
+}
+
+// sendJob sends one recording, or has the server fetch it.
 func (a *app) sendJob(ctx context.Context, c *api.Client, n newJobs, file string) (api.Job, error) {
-	q := api.NewJob{Request: n.Request, Priority: n.priority, Deadline: n.deadline, Key: n.key}
+	q := api.NewJob{Request: n.Request, Priority: n.priority, Deadline: n.deadline, Key: n.key, Webhook: n.webhook}
+	if isURL(file) {
+		q.URL = file
+		return c.AddJobFrom(ctx, q)
+	}
 	q.Path = file
 	if file == "-" {
 		q.Name = "stdin"

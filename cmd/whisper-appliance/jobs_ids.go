@@ -175,12 +175,23 @@ func (a *app) follow(ctx context.Context, c *api.Client, id, name string, quiet 
 	return c.FollowJob(ctx, id, api.Follower{
 		Job: func(j api.Job) { m.show("%s  %s  %s", name, jobState(j), placeOf(j)) },
 		Progress: func(p api.Progress) {
-			m.show("%s  %s", name, phaseLine(p.Phase, seconds(p.Done), seconds(p.Total)))
+			m.show("%s  %s", name, progressLine(p))
 		},
 		Away: func(_ error, again time.Duration) {
 			m.show("%s  the server does not answer; asking again in %v", name, again)
 		},
 	})
+}
+
+// progressLine is how a job does: while its recording is fetched that is bytes.
+func progressLine(p api.Progress) string {
+	switch {
+	case p.Fetched == 0:
+		return phaseLine(p.Phase, seconds(p.Done), seconds(p.Total))
+	case p.Size == 0:
+		return fmt.Sprintf("%s  %s", p.Phase, fault.Bytes(p.Fetched))
+	}
+	return fmt.Sprintf("%s  %s of %s", p.Phase, fault.Bytes(p.Fetched), fault.Bytes(p.Size))
 }
 
 // goesOn tells somebody who has stopped waiting that the jobs have not stopped.

@@ -78,7 +78,7 @@ type rig struct {
 	l   net.Listener
 }
 
-func newJobsRig(t *testing.T, hold func(context.Context) error) *rig {
+func newJobsRig(t *testing.T, hold func(context.Context) error, set ...func(*work.Desk)) *rig {
 	t.Helper()
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	t.Setenv("STATE_DIRECTORY", filepath.Join(dir, "state"))
@@ -99,6 +99,9 @@ func newJobsRig(t *testing.T, hold func(context.Context) error) *rig {
 		Store: job.NewStore(db, job.Options{}), Service: service, Self: job.NewWorker("test"), Dir: filepath.Join(dir, "jobs"),
 		Proc: string(filepath.Separator) + "proc", Log: log, Inbox: &inbox.Inbox{Dir: filepath.Join(dir, "uploads"), Log: log},
 	}}
+	for _, f := range set {
+		f(r.desk)
+	}
 	s := &server.Server{
 		Config: config.Default, Service: service, Engine: &engine.Client{Socket: filepath.Join(dir, "none")}, Models: &model.Store{Dir: filepath.Join(dir, "models")},
 		Keys: noKeys{}, Spool: filepath.Join(dir, "spool"), Log: log, EngineRunning: func() bool { return false }, Desk: func() *work.Desk { return r.desk },

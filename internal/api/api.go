@@ -19,10 +19,12 @@ const (
 
 // Progress tells how far a recording has come.
 type Progress struct {
-	Phase    string  `json:"phase"`              // decoding, detecting, waiting, loading or recognising
+	Phase    string  `json:"phase"`              // fetching (jobs from a URL), decoding, detecting, waiting, loading or recognising
 	Done     float64 `json:"done"`               // seconds of the recording
 	Total    float64 `json:"total"`              // seconds; 0 until it is known
 	Language string  `json:"language,omitempty"` // once it is known
+	Fetched  int64   `json:"fetched,omitempty"`  // bytes, while the recording is being fetched
+	Size     int64   `json:"size,omitempty"`     // bytes of it, where that is known then
 }
 
 // Done ends a transcription: what is not in the segments.

@@ -1,11 +1,13 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -23,16 +25,44 @@ type NewJob struct {
 	Priority string // normal or background; "" = normal
 	Deadline string // a moment, or how long from now; "" = none
 	Key      string // idempotency key; "" = none
+	URL      string // that the server fetches the recording from, in place of Path
+	Webhook  string // URL that the job's end is told to; "" = to none
 }
 
 func (q NewJob) fields() [][2]string {
-	return append(q.Request.fields(), [2]string{"priority", q.Priority}, [2]string{"deadline", q.Deadline})
+	return append(q.Request.fields(), [2]string{"priority", q.Priority}, [2]string{"deadline", q.Deadline}, [2]string{"webhook", q.Webhook})
 }
 
 func (q NewJob) name() string { return cmp.Or(q.Name, filepath.Base(q.Path)) }
 
 // idempotencyHeader is by which a request is named that may come again.
 const idempotencyHeader = "Idempotency-Key"
+
+// AddJobFrom has the server fetch a recording from q.URL.
+func (c *Client) AddJobFrom(ctx context.Context, q NewJob) (j Job, err error) {
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	for _, field := range append(q.fields(), [2]string{"url", q.URL}) {
+		if field[1] == "" {
+			continue
+		}
+		if err := form.WriteField(field[0], field[1]); err != nil {
+			return j, err
+		}
+	}
+	if err := form.Close(); err != nil {
+		return j, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Base+"/api/v1/jobs", &b)
+	if err != nil {
+		return j, err
+	}
+	req.Header.Set("Content-Type", form.FormDataContentType())
+	if q.Key != "" {
+		req.Header.Set(idempotencyHeader, q.Key)
+	}
+	return j, c.decode(req, &j)
+}
 
 // AddJob sends a recording whole. sent is told how much of size was sent, which is
 // 0 where it is not known.

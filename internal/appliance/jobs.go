@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,9 +19,12 @@ import (
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/paths"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
+	"whisper-appliance/internal/version"
+	"whisper-appliance/internal/webhook"
 	"whisper-appliance/internal/work"
 )
 
@@ -35,6 +39,11 @@ type Jobs struct {
 
 	// Ended is told of each job that is done or has failed; nil = nobody.
 	Ended func(t transcribe.Job, took time.Duration, result *transcript.Transcript, err error)
+
+	// Event is what a webhook is sent of a job, and Told is told of each attempt;
+	// see work.Desk. They are set before Run; nil = no job's end is told.
+	Event func(job.Job) ([]byte, error)
+	Told  func(state string)
 
 	Log *slog.Logger
 
@@ -92,8 +101,42 @@ func (j *Jobs) Open(ctx context.Context) error {
 			c := j.Config().Jobs
 			return job.Limits{Age: c.Keep, Jobs: c.KeepMost, Bytes: int64(c.Disk)}
 		},
+		From:     j.places("url", "recordings", 5, func(o config.Outbound) []string { return o.Recordings }),
+		Largest:  func() int64 { return int64(j.Config().Server.MaxUpload) },
+		Webhooks: j.webhooks(),
+		Event: func(of job.Job) ([]byte, error) {
+			if j.Event == nil {
+				return nil, fault.New(fault.Unavailable, "starting", "the server is starting")
+			}
+			return j.Event(of)
+		},
+		Told: func(state string) {
+			if j.Told != nil {
+				j.Told(state)
+			}
+		},
 	})
 	return nil
+}
+
+// places are the hosts of [outbound] for one purpose. Redirects are followed up to
+// a number.
+func (j *Jobs) places(field, setting string, redirects int, hosts func(config.Outbound) []string) *outbound.Places {
+	return &outbound.Places{
+		Field: field, Setting: setting + " in [outbound]", Redirects: redirects, Agent: "whisper-appliance/" + version.Build().Version,
+		Hosts:    func() []string { return hosts(j.Config().Outbound) },
+		Networks: func() []netip.Prefix { return j.Config().Outbound.Networks },
+	}
+}
+
+// webhooks sends what is told of jobs. A receiver that redirects is not followed:
+// what it is sent is for it alone.
+func (j *Jobs) webhooks() *webhook.Sender {
+	beside := filepath.Join(filepath.Dir(j.Paths.Config), "webhook-secret")
+	return &webhook.Sender{
+		Places: j.places("webhook", "webhooks", 0, func(o config.Outbound) []string { return o.Webhooks }),
+		Secret: func() string { return cmp.Or(j.Config().Outbound.SecretFile, beside) },
+	}
 }
 
 // inbox is where recordings arrive in pieces: among those of jobs where they have

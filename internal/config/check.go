@@ -27,6 +27,8 @@ func checkOf(name string) check {
 		return check{isPath, `empty, or the full path of a file or directory, from the root`}
 	case "host":
 		return check{isHost, `a host name or an address, such as "speech.lan" or "192.0.2.7"`}
+	case "place":
+		return check{isPlace, `a host with or without a port, such as "files.example.org", "*.example.org" or "192.0.2.7:8443"`}
 	case "name":
 		return check{isName, `a model's name, such as "base" or "large-v3-turbo"; "whisper-appliance models list" shows them`}
 	case "mirror":
@@ -80,6 +82,22 @@ func isHost(s string) bool {
 		}
 	}
 	return len(s) <= 253 && strings.ContainsAny(strings.ToLower(labels[len(labels)-1]), "abcdefghijklmnopqrstuvwxyz")
+}
+
+// isPlace takes what package outbound lists: a host, or all below one, and a port.
+func isPlace(s string) bool {
+	if host, port, err := net.SplitHostPort(s); err == nil {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return false
+		}
+		s = host
+	}
+	name, wild := strings.CutPrefix(s, "*.")
+	if _, err := netip.ParseAddr(name); err == nil {
+		return !wild
+	}
+	return isHost(name)
 }
 
 // isName keeps a model's name from being a path or an option.

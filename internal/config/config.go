@@ -25,6 +25,7 @@ type Config struct {
 	Engine        Engine        `toml:"engine" doc:"The process that holds the model in memory."`
 	Queue         Queue         `toml:"queue" doc:"Who waits, and how many may. Short recordings go before long ones, and callers share the engine's time evenly."`
 	Jobs          Jobs          `toml:"jobs" doc:"What is accepted is kept until it is done: a crash, an update or a power cut does not lose it."`
+	Outbound      Outbound      `toml:"outbound" doc:"Where the appliance may go for those who send jobs: to fetch recordings, and to tell that they are done. It goes nowhere unless hosts are named here. A host is a name or an address, with a port where that is not http's or https' own: \"files.example.org\", \"files.example.org:8443\"; \"*.example.org\" is every name below example.org."`
 	Database      Database      `toml:"database" doc:"Where jobs are kept. A file is the default; with PostgreSQL several appliances share the work."`
 	VAD           VAD           `toml:"vad" doc:"How speech is found in a recording. What is no speech is not decoded."`
 	Transcription Transcription `toml:"transcription" doc:"How speech becomes text, unless a request says otherwise."`
@@ -94,6 +95,14 @@ type Jobs struct {
 	Disk       Bytes         `toml:"disk" min:"1" doc:"What the recordings of jobs may take in all. Those of jobs that have failed go first; then no more jobs are taken."`
 	UploadKeep time.Duration `toml:"upload_keep" min:"1m" max:"720h" doc:"How long an upload in pieces that is not whole waits for its next piece."`
 	Directory  string        `toml:"directory" check:"path" doc:"Where the recordings of jobs are kept. Empty means jobs in the state directory. Appliances that share a database need one that all of them see. It is read at the start."`
+}
+
+// Outbound is the [outbound] section.
+type Outbound struct {
+	Recordings []string       `toml:"recordings" check:"place" doc:"Hosts that recordings may be fetched from, for jobs with a url in place of a file. None means that no job may have one."`
+	Webhooks   []string       `toml:"webhooks" check:"place" doc:"Hosts that the ends of jobs may be told to, for jobs with a webhook. None means that no job may have one."`
+	Networks   []netip.Prefix `toml:"networks" doc:"Networks in which these hosts may be though they are this machine's own or private ones, such as [\"192.168.1.0/24\"]. A host whose name leads to any other such address is refused."`
+	SecretFile string         `toml:"webhook_secret_file" check:"path" doc:"File with the secret that webhooks are signed with: whsec_ and the base64 of 24 to 64 random bytes, in a file that not everybody may read. While a secret is being replaced the file may hold both, a line each. Empty means webhook-secret beside config.toml."`
 }
 
 // Database is the [database] section.

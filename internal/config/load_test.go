@@ -282,3 +282,17 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 }
+
+// TestPlaces: hosts that the appliance may go to for users.
+func TestPlaces(t *testing.T) {
+	for host, good := range map[string]bool{
+		"files.example.org": true, "*.example.org": true, "files.example.org:8443": true, "*.example.org:80": true, "localhost": true,
+		"192.0.2.7": true, "192.0.2.7:9000": true, "2001:db8::7": true, "[2001:db8::7]:9000": true,
+		"": false, "*": false, "*.": false, "https://files.example.org": false, "files.example.org/x": false, "files.*.org": false, "*.192.0.2.7": false,
+		"files.example.org:0": false, "files.example.org:99999": false, "files.example.org:http": false, "192.0.2": false,
+	} {
+		if isPlace(host) != good {
+			t.Errorf("%q: %v", host, !good)
+		}
+	}
+}

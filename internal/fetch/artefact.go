@@ -14,6 +14,7 @@ import (
 
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/trust"
 )
 
@@ -191,8 +192,8 @@ func (d *download) attempt(ctx context.Context) error {
 	if d.offset == d.offer.Length {
 		return nil
 	}
-	ctx, watch := watched(ctx, d.f.Stall)
-	defer watch.end()
+	ctx, watch := outbound.Watched(ctx, d.f.Stall)
+	defer watch.End()
 	s, err := d.from.open(ctx, d.offer.Name, d.offset, d.tag)
 	switch {
 	case errors.Is(err, errOtherRest):
@@ -242,20 +243,20 @@ func (d *download) goOnFrom(s stream) error {
 
 // receive writes what comes to the part, and not a byte more than is signed,
 // whatever the source says or sends.
-func (d *download) receive(ctx context.Context, body io.Reader, watch *watch) error {
+func (d *download) receive(ctx context.Context, body io.Reader, watch *outbound.Watch) error {
 	started, first := time.Now(), d.offset
 	buf := make([]byte, d.chunk())
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
-			watch.rest()
+			watch.Rest()
 			if err := d.keep(buf[:n]); err != nil {
 				return err
 			}
 			if err := d.pace(ctx, started, d.offset-first); err != nil {
 				return unreachable(ctx, err)
 			}
-			watch.wake()
+			watch.Wake()
 		}
 		switch {
 		case errors.Is(err, io.EOF) && d.offset == d.offer.Length:

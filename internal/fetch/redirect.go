@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/outbound"
 )
 
 const (
@@ -41,7 +42,7 @@ func (r redirects) check(req *http.Request, via []*http.Request) error {
 // know more: it is none of them.
 func (r redirects) near(ctx context.Context, host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {
-		return isNear(a)
+		return outbound.Inside(a)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
 	defer cancel()
@@ -50,16 +51,11 @@ func (r redirects) near(ctx context.Context, host string) bool {
 		return false
 	}
 	for _, a := range list {
-		if isNear(a) {
+		if outbound.Inside(a) {
 			return true
 		}
 	}
 	return false
-}
-
-func isNear(a netip.Addr) bool {
-	a = a.Unmap()
-	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast()
 }
 
 func badRedirect(format string, args ...any) error {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"whisper-appliance/internal/fault"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/trust"
 )
 
@@ -55,8 +56,8 @@ func (w *web) Metadata(ctx context.Context, name string, most int64) (data []byt
 }
 
 func (w *web) metadata(ctx context.Context, name string, most int64) ([]byte, error) {
-	ctx, watch := watched(ctx, w.stall)
-	defer watch.end()
+	ctx, watch := outbound.Watched(ctx, w.stall)
+	defer watch.End()
 	resp, err := w.get(ctx, trust.MetadataDir, name, nil)
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func (w *web) metadata(ctx context.Context, name string, most int64) ([]byte, er
 	if resp.ContentLength > most {
 		return nil, trust.TooLong(name, most)
 	}
-	data, err := io.ReadAll(watch.reader(io.LimitReader(resp.Body, most+1)))
+	data, err := io.ReadAll(watch.Reader(io.LimitReader(resp.Body, most+1)))
 	if err != nil {
 		return nil, unreachable(ctx, err)
 	}
@@ -166,8 +167,8 @@ func (w *web) get(ctx context.Context, dir, name string, header http.Header) (*h
 func unreachable(ctx context.Context, err error) error {
 	var f *fault.Error
 	switch {
-	case errors.Is(context.Cause(ctx), errStalled):
-		return &passing{err: errStalled}
+	case errors.Is(context.Cause(ctx), outbound.ErrStalled):
+		return &passing{err: outbound.ErrStalled}
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &f):
@@ -186,19 +187,10 @@ func refused(resp *http.Response) error {
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
 		return fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode >= 500:
-		return &passing{err: err, after: retryAfter(resp.Header), refused: true}
+		return &passing{err: err, after: outbound.RetryAfter(resp.Header, longestPause), refused: true}
 	}
 	return fault.New(fault.Unavailable, "source_refused", "the source answers %s", resp.Status).
 		Try("see that the address is right, and who may read there")
-}
-
-// retryAfter is the source's wish, as far as it is heeded.
-func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(seconds)*time.Second, longestPause)
 }
 
 // pauseFor doubles with each failure and is spread, so that many machines that
@@ -207,43 +199,3 @@ func pauseFor(pause time.Duration, failures int) time.Duration {
 	pause <<= failures - 1
 	return min(pause+time.Duration(rand.Int64N(int64(pause)/2+1)), longestPause)
 }
-
-var errStalled = errors.New("no byte came for too long")
-
-// watch ends a transfer that stands still.
-type watch struct {
-	timer  *time.Timer
-	stall  time.Duration
-	cancel context.CancelCauseFunc
-}
-
-// watched is a context that ends with errStalled where no byte comes for so
-// long; it counts from now on.
-func watched(ctx context.Context, stall time.Duration) (context.Context, *watch) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &watch{time.AfterFunc(stall, func() { cancel(errStalled) }), stall, cancel}
-}
-
-func (w *watch) rest() { w.timer.Stop() }
-func (w *watch) wake() { w.timer.Reset(w.stall) }
-
-func (w *watch) end() {
-	w.timer.Stop()
-	w.cancel(nil)
-}
-
-// reader is r, each of whose bytes wakes w.
-func (w *watch) reader(r io.Reader) io.Reader {
-	return readFunc(func(p []byte) (int, error) {
-		n, err := r.Read(p)
-		if n > 0 {
-			w.wake()
-		}
-		return n, err
-	})
-}
-
-// readFunc is a reader made of a function.
-type readFunc func([]byte) (int, error)
-
-func (f readFunc) Read(p []byte) (int, error) { return f(p) }

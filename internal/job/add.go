@@ -24,6 +24,8 @@ type New struct {
 	Model       string
 	Media       string
 	MediaSHA256 string
+	Source      string // URL that the recording is fetched from, where it does not come with the job
+	Webhook     string // URL that the job's end is told to; "" = to none
 	Bytes       int64
 	Request     json.RawMessage
 
@@ -47,7 +49,7 @@ const rejoins = 5
 // Faults: idempotency_key_reused (Conflict: the key came with another digest),
 // bad_idempotency_key (BadInput).
 func (s *Store) Add(ctx context.Context, n New) (j Job, joined bool, err error) {
-	n.Owner, n.Name, n.Media = plain(n.Owner), plain(n.Name), plain(n.Media)
+	n.Owner, n.Name, n.Media, n.Source, n.Webhook = plain(n.Owner), plain(n.Name), plain(n.Media), plain(n.Source), plain(n.Webhook)
 	if err := CheckKey(n.Key); err != nil {
 		return Job{}, false, err
 	}
@@ -111,9 +113,9 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, now moment, n New) (Job,
 		state, attempts, started, until = Running, 1, now.wall, s.until(now)
 	}
 	return scan(tx.QueryRowContext(ctx, `INSERT INTO jobs (id, owner, class, state, created, queued, started, deadline, idempotency_key, digest,
-			name, media, media_sha256, bytes, request, attempts, instance, worker, lease_until, model)
-		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+			name, media, media_sha256, bytes, request, attempts, instance, worker, lease_until, model, source, webhook)
+		VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 		ON CONFLICT DO NOTHING RETURNING `+columns,
 		n.ID, n.Owner, int64(n.Class), string(state), now.wall, started, stamp(n.Deadline), n.Key, n.Digest,
-		n.Name, n.Media, n.MediaSHA256, n.Bytes, string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model)), true)
+		n.Name, n.Media, n.MediaSHA256, n.Bytes, string(n.Request), attempts, n.Claim.Instance, n.Claim.ID, until, plain(n.Model), n.Source, n.Webhook), true)
 }

@@ -197,7 +197,8 @@ func (s *Store) Cancel(ctx context.Context, id string) (j Job, err error) {
 }
 
 // Retry queues a job again that failed or was canceled. It keeps its windows and
-// goes on behind them; its deadline no longer counts.
+// goes on behind them; its deadline no longer counts. What was to tell of its
+// end, and has not yet, is dropped: it will end anew.
 //
 // Faults (Conflict): job_not_ended, job_done, media_gone (the recording was
 // deleted), idempotency_key_reused (a later job has its key).
@@ -209,7 +210,10 @@ func (s *Store) Retry(ctx context.Context, id string) (j Job, err error) {
 		if err := s.retryable(ctx, tx, j); err != nil {
 			return err
 		}
-		j, err = scan(tx.QueryRowContext(ctx, `UPDATE jobs SET state = 'queued', queued = $2, ended = 0, deadline = 0, cancel_asked = 0, lease_until = 0, failure = '', crashes = 0
+		if err := supersede(ctx, tx, now, j.ID); err != nil {
+			return err
+		}
+		j, err = scan(tx.QueryRowContext(ctx, `UPDATE jobs SET state = 'queued', queued = $2, ended = 0, deadline = 0, cancel_asked = 0, lease_until = 0, failure = '', crashes = 0, announced = 0
 			WHERE id = $1 RETURNING `+columns, id, now.wall), true)
 		return err
 	})
@@ -222,7 +226,7 @@ func (s *Store) retryable(ctx context.Context, tx *sql.Tx, j Job) error {
 		return fault.New(fault.Conflict, "job_done", "job %s is done", j.ID).On("id").Try("its result is there; send the recording again for another one")
 	case !j.State.Ended():
 		return fault.New(fault.Conflict, "job_not_ended", "job %s is %s", j.ID, j.State).On("id").Try("wait for it, or cancel it first")
-	case j.Media == "":
+	case j.Media == "" && j.Source == "":
 		return fault.New(fault.Conflict, "media_gone", "the recording of job %s was deleted", j.ID).On("id").Try("send the recording again")
 	case j.Key == "":
 		return nil

@@ -20,6 +20,15 @@ const effective = `CASE WHEN CAST($1 AS BIGINT) < queued THEN class
 // has run out; one of w's own is not lost because w was held up. Only jobs of the classes count, of all where none is named.
 // Nobody else gets the same job. found is false where there is none.
 func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
+	return s.next(ctx, w, false, classes)
+}
+
+// ClaimHere is Claim for jobs whose recording need not be fetched.
+func (s *Store) ClaimHere(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
+	return s.next(ctx, w, true, classes)
+}
+
+func (s *Store) next(ctx context.Context, w Worker, here bool, classes []Class) (j Job, found bool, err error) {
 	args := []any{w.Instance, w.ID}
 	for _, c := range Classes() {
 		if len(classes) > 0 && !slices.Contains(classes, c) {
@@ -27,6 +36,11 @@ func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, f
 		}
 		args = append(args, int64(c))
 	}
+	anywhere := int64(1)
+	if here {
+		anywhere = 0
+	}
+	args = append(args, anywhere)
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
 		if err := s.settle(ctx, tx, now); err != nil {
 			return err
@@ -54,6 +68,7 @@ func (s *Store) claim() string {
 		), best AS (
 			SELECT id FROM jobs LEFT JOIN busy ON who = owner
 			WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $3 AND worker <> $6)) AND class IN ($7, $8, $9, $10)
+				AND (source = '' OR media <> '' OR CAST($11 AS BIGINT) = 1)
 			ORDER BY ` + effective + ` DESC, COALESCE(running, 0), queued, id LIMIT 1 ` + skip + `
 		)
 		UPDATE jobs SET state = 'running', instance = $5, worker = $6, lease_until = $4, attempts = attempts + 1,
@@ -75,9 +90,11 @@ func (s *Store) settle(ctx context.Context, tx *sql.Tx, now moment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE jobs SET state = 'failed', ended = $1, lease_until = 0, failure = $3
-		WHERE deadline <> 0 AND deadline <= $1 AND `+unheld, now.wall, now.lease, string(late))
-	return err
+	if _, err = tx.ExecContext(ctx, `UPDATE jobs SET state = 'failed', ended = $1, lease_until = 0, failure = $3
+		WHERE deadline <> 0 AND deadline <= $1 AND `+unheld, now.wall, now.lease, string(late)); err != nil {
+		return err
+	}
+	return announce(ctx, tx, now, "")
 }
 
 func overdue() error {
@@ -88,6 +105,7 @@ func overdue() error {
 // Free gives back what the runs of w's instance before this one have left: they
 // are queued again, at their old place, and keep their windows. It is to be
 // called once the predecessor is known to be gone, and before the first Claim.
+// Deliveries that they were sending are due again.
 // Freed is how many there were.
 func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
@@ -97,6 +115,10 @@ func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 			return err
 		}
 		freed = int(n)
+		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET lease_until = 0
+			WHERE state = 'sending' AND lease_until <> 0 AND worker <> $2 AND instance = $1`, w.Instance, w.ID); err != nil {
+			return err
+		}
 		return s.settle(ctx, tx, now)
 	})
 	return freed, err

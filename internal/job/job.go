@@ -1,7 +1,7 @@
 // Package job keeps the jobs: what was accepted, who works on it, how far it is
-// and what came of it. It is two tables, jobs and the windows of them that are
-// done, and nothing else: it starts no goroutine, decodes nothing and knows no
-// transport.
+// and what came of it. It is three tables, jobs, the windows of them that are
+// done and the deliveries by which their ends are told, and nothing else: it
+// starts no goroutine, decodes nothing and knows no transport.
 //
 // # Leases
 //
@@ -15,6 +15,9 @@
 // In PostgreSQL every time is its server's, so the clocks of the appliances need
 // not agree. In a file, leases go by a clock that nobody sets, the others by the
 // machine's: a machine that learns the time anew loses no lease.
+//
+// A delivery is leased likewise, for one attempt to send it. It is stored in the
+// transaction that ends its job, so no end goes untold.
 //
 // # Who is next
 //
@@ -90,6 +93,8 @@ type Job struct {
 	Model       string // that is asked for, for people
 	Media       string // file of the recording, relative; "" once it was deleted
 	MediaSHA256 string
+	Source      string // URL that the recording is fetched from; "" = it came with the job
+	Webhook     string // URL that the job's end is told to; "" = to none
 	Bytes       int64
 	Duration    time.Duration // of the recording; 0 = not known yet
 

@@ -78,7 +78,7 @@ func (s *Store) change(ctx context.Context, fn func(tx *sql.Tx, now moment) erro
 // What is read of a job: first what every list has, then what may be long.
 const (
 	shortColumns = `id, owner, class, state, created, queued, started, ended, deadline, idempotency_key, digest, name, model, media, media_sha256,
-		bytes, duration_ns, language, failure, windows_done, done_ns, attempts, crashes, cancel_asked, worker, lease_until`
+		bytes, duration_ns, language, failure, windows_done, done_ns, attempts, crashes, cancel_asked, worker, lease_until, source, webhook`
 	columns = shortColumns + `, request, plan, result`
 )
 
@@ -91,7 +91,7 @@ func scan(r row, long bool) (Job, error) {
 	var created, queued, started, ended, deadline, canceling, lease int64
 	var failure, request, plan, result string
 	to := []any{&j.ID, &j.Owner, &j.Class, &j.State, &created, &queued, &started, &ended, &deadline, &j.Key, &j.Digest, &j.Name, &j.Model, &j.Media, &j.MediaSHA256,
-		&j.Bytes, &j.Duration, &j.Language, &failure, &j.WindowsDone, &j.Covered, &j.Attempts, &j.Crashes, &canceling, &j.Worker, &lease}
+		&j.Bytes, &j.Duration, &j.Language, &failure, &j.WindowsDone, &j.Covered, &j.Attempts, &j.Crashes, &canceling, &j.Worker, &lease, &j.Source, &j.Webhook}
 	if long {
 		to = append(to, &request, &plan, &result)
 	}

@@ -33,6 +33,25 @@ func (s *Store) renew(ctx context.Context, tx *sql.Tx, id string, w Worker, set 
 	return asked != 0, err
 }
 
+// Recording is one that was fetched for a job.
+type Recording struct {
+	Media  string // file, relative
+	SHA256 string // hexadecimal
+	Bytes  int64
+}
+
+// Fetched notes the recording of a job that came without one, and renews the
+// lease: from then on it is the job's, and is not fetched again. canceling tells
+// that a cancel was asked for. It fails with ErrLost where the job is not w's any
+// more; the file is then the caller's to remove.
+func (s *Store) Fetched(ctx context.Context, id string, w Worker, r Recording) (canceling bool, err error) {
+	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
+		canceling, err = s.renew(ctx, tx, id, w, "lease_until = $3, media = $4, media_sha256 = $5, bytes = $6", s.until(now), plain(r.Media), r.SHA256, r.Bytes)
+		return err
+	})
+	return canceling, err
+}
+
 // Plan stores what is known of a recording once speech was looked for in it, how
 // long it is and where its windows are, and renews the lease. The windows that
 // are stored stay: who plans anew must come to the same windows, or take the plan
@@ -90,8 +109,10 @@ func (s *Store) Fail(ctx context.Context, id string, w Worker, f Failure) error 
 
 func (s *Store) end(ctx context.Context, id string, w Worker, set, value string) error {
 	return s.change(ctx, func(tx *sql.Tx, now moment) error {
-		_, err := s.renew(ctx, tx, id, w, "ended = $3, lease_until = 0, cancel_asked = 0, "+set, now.wall, value)
-		return err
+		if _, err := s.renew(ctx, tx, id, w, "ended = $3, lease_until = 0, cancel_asked = 0, "+set, now.wall, value); err != nil {
+			return err
+		}
+		return announce(ctx, tx, now, plain(id))
 	})
 }
 
@@ -100,9 +121,11 @@ func (s *Store) end(ctx context.Context, id string, w Worker, set, value string)
 // and its windows.
 func (s *Store) Requeue(ctx context.Context, id string, w Worker) error {
 	return s.change(ctx, func(tx *sql.Tx, now moment) error {
-		_, err := s.renew(ctx, tx, id, w, `lease_until = 0, cancel_asked = 0,
+		if _, err := s.renew(ctx, tx, id, w, `lease_until = 0, cancel_asked = 0,
 			state = CASE WHEN cancel_asked <> 0 THEN 'canceled' ELSE 'queued' END,
-			ended = CASE WHEN cancel_asked <> 0 THEN CAST($3 AS BIGINT) ELSE 0 END`, now.wall)
-		return err
+			ended = CASE WHEN cancel_asked <> 0 THEN CAST($3 AS BIGINT) ELSE 0 END`, now.wall); err != nil {
+			return err
+		}
+		return announce(ctx, tx, now, plain(id))
 	})
 }

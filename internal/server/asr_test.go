@@ -84,7 +84,7 @@ func TestASRParametersReachTheEngine(t *testing.T) {
 	r := newRig(t, talks)
 	url := r.start(t).URL
 	post(t, url+"/asr?task=translate&language=German&initial_prompt=%C3%96l&vad_filter=false&word_timestamps=on&output=json&encode=1", recording("audio_file")).want(t, 200)
-	want := engine.WindowRequest{Model: "ggml-tiny.bin", Language: "de", Translate: true, Prompt: "Öl", Words: true, BestOf: 5, AudioCtx: 512, TemperatureInc: -1}
+	want := engine.WindowRequest{Model: "ggml-tiny.bin", Language: "de", Translate: true, Prompt: "Öl", Words: true, BestOf: 5, AudioCtx: 512, OnePass: true, TemperatureInc: -1}
 	if got := r.engine.request(); got != want {
 		t.Errorf("the engine got %+v, want %+v", got, want)
 	}

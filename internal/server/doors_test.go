@@ -65,7 +65,7 @@ func TestFieldsReachTheEngine(t *testing.T) {
 	if strings.Contains(a.body, `"segments"`) {
 		t.Error("segments that nobody asked for")
 	}
-	want := engine.WindowRequest{Model: "ggml-tiny.bin", Language: "de", Prompt: "Öl", Temperature: 0.5, Words: true, BestOf: 5, AudioCtx: 512, TemperatureInc: -1}
+	want := engine.WindowRequest{Model: "ggml-tiny.bin", Language: "de", Prompt: "Öl", Temperature: 0.5, Words: true, BestOf: 5, AudioCtx: 512, OnePass: true, TemperatureInc: -1}
 	if got := r.engine.request(); got != want {
 		t.Errorf("the engine got %+v, want %+v", got, want)
 	}

@@ -84,7 +84,7 @@ func TestInferenceFieldsReachTheEngine(t *testing.T) {
 	r := newRig(t, talks)
 	r.conf.Transcription.BeamSize = 3
 	url := r.start(t).URL + "/inference"
-	base := engine.WindowRequest{Model: "ggml-tiny.bin", BeamSize: 3, BestOf: 5, AudioCtx: 512, TemperatureInc: -1}
+	base := engine.WindowRequest{Model: "ggml-tiny.bin", BeamSize: 3, BestOf: 5, AudioCtx: 512, OnePass: true, TemperatureInc: -1}
 	for name, c := range map[string]struct {
 		fields [][2]string
 		change func(*engine.WindowRequest)

@@ -12,6 +12,7 @@ import (
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
@@ -19,7 +20,8 @@ import (
 )
 
 // jobForm is a recording for which nobody waits at the door.
-var jobForm = form{file: "file", fields: []string{"model", "language", "prompt", "temperature", "task", "words", "priority", "deadline"}, kept: true}
+var jobForm = form{file: "file", fields: []string{"model", "language", "prompt", "temperature", "task", "words", "priority", "deadline", "webhook", "url"},
+	kept: true, instead: "url"}
 
 // jobsDesk is the desk, or the fault that there is none.
 func (s *Server) jobsDesk() (*work.Desk, error) {
@@ -81,8 +83,12 @@ func (s *Server) wish(u *upload) (work.Wish, error) {
 	if t.Class, err = priority(u.get("priority")); err != nil {
 		return work.Wish{}, err
 	}
-	deadline, err := deadline(u.get("deadline"))
-	return work.Wish{Job: t, Deadline: deadline}, err
+	wish := work.Wish{Job: t, URL: u.get("url"), Webhook: u.get("webhook")}
+	if wish.URL != "" {
+		wish.Job.Name = shortName(work.NameOf(wish.URL))
+	}
+	wish.Deadline, err = deadline(u.get("deadline"))
+	return wish, err
 }
 
 func priority(s string) (schedule.Class, error) {
@@ -203,7 +209,7 @@ func (s *Server) listJobs(ctx context.Context, in *jobQuery) (*jobListAnswer, er
 		}
 		out.Body.Jobs = append(out.Body.Jobs, shown)
 	}
-	return out, nil
+	return out, told(ctx, desk, out.Body.Jobs)
 }
 
 // mostPlaced is of how many jobs on a page the place in line is told: each is
@@ -212,13 +218,13 @@ const mostPlaced = 20
 
 // show is a job as its owner sees it.
 func (s *Server) show(ctx context.Context, desk *work.Desk, j job.Job) (api.Job, error) {
-	out := outline(desk, j)
-	if j.State != job.Queued {
-		return out, nil
+	out := []api.Job{outline(desk, j)}
+	if err := told(ctx, desk, out); err != nil || j.State != job.Queued {
+		return out[0], err
 	}
 	ahead, err := desk.Store.Ahead(ctx, j.ID)
-	out.Ahead = &ahead
-	return out, err
+	out[0].Ahead = &ahead
+	return out[0], err
 }
 
 // outline is a job without its place in line.
@@ -226,7 +232,10 @@ func outline(desk *work.Desk, j job.Job) api.Job {
 	out := api.Job{
 		ID: j.ID, State: string(j.State), Priority: "normal", Owner: j.Owner, Name: j.Name, Model: j.Model, Deadline: j.Deadline,
 		Created: j.Created, Started: j.Started, Ended: j.Ended, Bytes: j.Bytes, Duration: j.Duration.Seconds(), Done: j.Covered.Seconds(),
-		Language: j.Language, Attempts: j.Attempts, Canceling: j.Canceling,
+		Language: j.Language, Attempts: j.Attempts, Canceling: j.Canceling, URL: outbound.Shown(j.Source),
+	}
+	if j.Webhook != "" {
+		out.Webhook = &api.Webhook{URL: outbound.Shown(j.Webhook), State: "waiting"}
 	}
 	if j.Class == job.Background {
 		out.Priority = "background"
@@ -254,6 +263,9 @@ func running(out *api.Job, desk *work.Desk) {
 		return
 	}
 	out.Phase, out.Held = string(p.Update.Phase), p.Held
+	if p.Update.Phase == work.Fetching {
+		out.Fetched, out.Bytes = p.Fetched, max(out.Bytes, p.Size)
+	}
 	out.Done = max(out.Done, p.Update.Done.Seconds())
 	if p.Update.Phase == transcribe.Decoding || p.Update.Phase == transcribe.Detecting {
 		out.Done = 0

@@ -107,7 +107,11 @@ func (o *jobStream) take(ctx context.Context, updates []transcribe.Update) {
 	o.job(ctx)
 	for _, u := range updates {
 		if u.Phase != "" {
-			o.send(api.EventProgress, api.Progress{Phase: string(u.Phase), Done: u.Done.Seconds(), Total: u.Total.Seconds(), Language: u.Language})
+			p := api.Progress{Phase: string(u.Phase), Done: u.Done.Seconds(), Total: u.Total.Seconds(), Language: u.Language}
+			if now, here := o.desk.Progress(o.id); here && u.Phase == work.Fetching {
+				p.Fetched, p.Size = now.Fetched, now.Size
+			}
+			o.send(api.EventProgress, p)
 		}
 		for _, seg := range u.Segments {
 			if o.sent++; o.sent > o.skip {

@@ -35,6 +35,7 @@ type meters struct {
 	factor    prometheus.Histogram
 	done      prometheus.Counter
 	failed    *prometheus.CounterVec
+	webhooks  *prometheus.CounterVec
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -59,8 +60,10 @@ func (s *Server) meter() *meters {
 			done: counter("transcriptions_total", "Recordings transcribed."),
 			failed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "transcription_failures_total",
 				Help: "Recordings that were not, by the error's code."}, []string{"code"}),
+			webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + "webhook_attempts_total",
+				Help: "Attempts to tell the end of a job, by what the delivery was after it."}, []string{"state"}),
 		}
-		m.registry.MustRegister(m.requests, m.durations, m.uploaded, m.audio, m.work, m.factor, m.done, m.failed,
+		m.registry.MustRegister(m.requests, m.durations, m.uploaded, m.audio, m.work, m.factor, m.done, m.failed, m.webhooks,
 			collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		s.meters, s.seen.again = m, make(chan struct{}, 1)
 	})

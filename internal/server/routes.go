@@ -206,6 +206,7 @@ func (d doors) jobs() {
 	submit.Tags = []string{"Jobs"}
 	submit.Responses = d.answers202(submit.Responses)
 	d.stream(auth.Transcribe, submit, d.s.submitJob)
+	d.webhook()
 	op := func(method, path, id, summary string) huma.Operation {
 		return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{"Jobs"}}
 	}
@@ -251,6 +252,10 @@ func multipartOp(method, path, id, summary string, f form) huma.Operation {
 	for _, name := range f.fields {
 		props[name] = &huma.Schema{Type: huma.TypeString, Description: fieldDocs[strings.TrimSuffix(name, "[]")]}
 	}
+	required := []string{f.file}
+	if f.instead != "" {
+		required = nil
+	}
 	tag := "Appliance"
 	if strings.HasPrefix(path, "/v1/") {
 		tag = "OpenAI"
@@ -260,7 +265,7 @@ func multipartOp(method, path, id, summary string, f form) huma.Operation {
 		Parameters: []*huma.Param{headerParam(idempotencyHeader, false, "Names the request, in 255 bytes at most: sent again with it by the same caller, it is the same job, which goes on when the caller leaves.")},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			"multipart/form-data": {Schema: &huma.Schema{
-				Type: huma.TypeObject, Properties: props, Required: []string{f.file}, AdditionalProperties: false,
+				Type: huma.TypeObject, Properties: props, Required: required, AdditionalProperties: false,
 			}},
 		}},
 	}
@@ -285,6 +290,8 @@ var fieldDocs = map[string]string{
 	"task":                    "transcribe (default) or translate (into English).",
 	"words":                   "true: each word with its own times. A job's subtitles are timed by them where they are cut; without them by the share of characters.",
 	"priority":                "normal (default) or background: after everything else.",
+	"url":                     "In place of file: where the appliance is to fetch the recording from, http or https. Only hosts that an administrator has named.",
+	"webhook":                 "Where the job's end is told to, http or https: a signed POST, sent again for a day until it is taken. Only hosts that an administrator has named.",
 	"deadline":                "When nobody wants the text any more: 2026-01-02T15:04:05Z, or 90m from now.",
 }
 

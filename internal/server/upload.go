@@ -87,6 +87,9 @@ type form struct {
 	many   []string // of those, the ones that may come more than once
 	bare   bool     // the recording is samples without a header, 16 kHz, mono, s16le
 	kept   bool     // the recording is kept for a job; else only where it comes with a key
+
+	// instead is a field that may stand in place of the recording; "" = none.
+	instead string
 }
 
 // receive reads a multipart form: the recording to the spool, streamed and
@@ -164,6 +167,12 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request, f form) (u *upl
 
 // complete refuses a form without a recording.
 func (f form) complete(u *upload) error {
+	if instead := f.instead != "" && u.get(f.instead) != ""; instead && u.file == nil {
+		return nil
+	} else if instead {
+		return fault.New(fault.BadInput, "two_recordings", "a recording was sent, and %s names another one", f.instead).On(f.instead).
+			Try("send either %s or %s", f.file, f.instead)
+	}
 	if u.file == nil {
 		return fault.New(fault.BadInput, "missing_file", "no recording was sent").On(f.file).
 			Try("send the recording as the form's file field %q: curl -F %s=@recording.wav …", f.file, f.file)

@@ -35,9 +35,11 @@ const (
 )
 
 // metadataFields are what Upload-Metadata may hold: the recording's name, its
-// media type, which is not asked for but which clients send, and the job's form.
+// media type, which is not asked for but which clients send, and the job's form
+// but what stands in place of a recording.
 func metadataFields() []string {
-	return append([]string{"filename", "filetype"}, jobForm.fields...)
+	fields := slices.DeleteFunc(slices.Clone(jobForm.fields), func(name string) bool { return name == jobForm.instead })
+	return append([]string{"filename", "filetype"}, fields...)
 }
 
 // inbox is the desk with a place for uploads, or the fault that there is none.

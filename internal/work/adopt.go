@@ -19,16 +19,20 @@ type awaited struct {
 	Class    job.Class      `json:"class"`
 	Key      string         `json:"key,omitempty"`
 	Deadline time.Time      `json:"deadline,omitzero"`
+	Webhook  string         `json:"webhook,omitempty"`
 }
 
 // Await is the upload that a wish becomes whose recording is yet to come, size
 // bytes of it. Its Audio is left out.
 func (d *Desk) Await(w Wish, size int64) (u inbox.Upload, err error) {
+	if err := d.Check(w); err != nil {
+		return u, err
+	}
 	u = inbox.Upload{Owner: w.Job.Owner, Size: size, Created: time.Now().UTC()}
 	if u.ID, err = inbox.NewID(); err != nil {
 		return u, err
 	}
-	u.Wish, err = json.Marshal(awaited{Job: w.Job, Name: w.Job.Name, Class: job.Class(w.Job.Class), Key: w.Key, Deadline: w.Deadline})
+	u.Wish, err = json.Marshal(awaited{Job: w.Job, Name: w.Job.Name, Class: job.Class(w.Job.Class), Key: w.Key, Deadline: w.Deadline, Webhook: w.Webhook})
 	return u, err
 }
 
@@ -58,7 +62,7 @@ func (d *Desk) adopt(ctx context.Context, id string) (string, error) {
 	if err := json.Unmarshal(u.Wish, &a); err != nil {
 		return "", fmt.Errorf("wish of upload %s: %w", id, err)
 	}
-	w := Wish{Job: a.Job, Key: a.Key, Deadline: a.Deadline, upload: id}
+	w := Wish{Job: a.Job, Key: a.Key, Deadline: a.Deadline, Webhook: a.Webhook, upload: id}
 	w.Job.Name, w.Job.Owner, w.Job.Class = a.Name, u.Owner, schedule.Class(a.Class)
 	if w.Job.Audio, err = d.Inbox.Open(id); err != nil {
 		return "", err
@@ -67,7 +71,8 @@ func (d *Desk) adopt(ctx context.Context, id string) (string, error) {
 	if err := d.link(w.Job.Audio, id); err != nil {
 		return "", err
 	}
-	j, joined, err := d.Submit(ctx, w)
+	// What it may ask for was judged when it was begun.
+	j, joined, err := d.submit(ctx, w, job.Worker{})
 	if err != nil {
 		return "", err
 	}

@@ -18,7 +18,9 @@ import (
 
 // Wish is a job that somebody asks for.
 type Wish struct {
-	Job      transcribe.Job // Audio is needed
+	Job      transcribe.Job // Audio is needed, unless URL is set
+	URL      string         // that the recording is fetched from; "" = it is here
+	Webhook  string         // URL that the job's end is told to; "" = to none
 	Key      string         // idempotency key; "" = none
 	Deadline time.Time      // zero = none
 
@@ -33,30 +35,48 @@ func (d *Desk) new(w Wish) (job.New, error) {
 	}
 	n := job.New{
 		ID: w.upload, Owner: w.Job.Owner, Class: job.Class(w.Job.Class), Deadline: w.Deadline, Key: w.Key,
-		Name: w.Job.Name, Model: w.Job.Model, Media: w.upload, Request: request,
+		Name: w.Job.Name, Model: w.Job.Model, Media: w.upload, Source: w.URL, Webhook: w.Webhook, Request: request,
 	}
-	info, err := w.Job.Audio.Stat()
-	if err != nil {
-		return job.New{}, err
+	if w.URL == "" {
+		info, err := w.Job.Audio.Stat()
+		if err != nil {
+			return job.New{}, err
+		}
+		n.Bytes = info.Size()
 	}
-	n.Bytes = info.Size()
 	if w.Key == "" {
 		return n, nil
 	}
+	return n, w.digest(&n)
+}
+
+// digest tells whether a request with a key is the same again: by the recording,
+// or where that is to come from, and by all that was asked for.
+func (w Wish) digest(n *job.New) error {
 	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(w.Job.Audio, 0, n.Bytes)); err != nil {
-		return job.New{}, fmt.Errorf("read the recording: %w", err)
+	if w.URL != "" {
+		fmt.Fprintf(sum, "url %q ", w.URL)
+	} else {
+		if _, err := io.Copy(sum, io.NewSectionReader(w.Job.Audio, 0, n.Bytes)); err != nil {
+			return fmt.Errorf("read the recording: %w", err)
+		}
+		n.MediaSHA256 = hex.EncodeToString(sum.Sum(nil))
 	}
-	n.MediaSHA256 = hex.EncodeToString(sum.Sum(nil))
 	fmt.Fprintf(sum, "%s %v %v %v %v", w.Job.Asked, w.Job.From, w.Job.Until, w.Job.OnlyLanguage, w.Job.Logprobs)
+	if w.Webhook != "" {
+		fmt.Fprintf(sum, " webhook %q", w.Webhook)
+	}
 	n.Digest = hex.EncodeToString(sum.Sum(nil))
-	return n, nil
+	return nil
 }
 
 // Submit stores a job and its recording; when it returns, neither is lost.
 // joined tells that the owner's key led to a job that was there. The error is a
-// fault of the store's, or that of storing the recording.
+// fault of the store's or of Check's, or that of storing the recording.
 func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err error) {
+	if err := d.Check(w); err != nil {
+		return job.Job{}, false, err
+	}
 	return d.submit(ctx, w, job.Worker{})
 }
 
@@ -71,7 +91,7 @@ func (d *Desk) submit(ctx context.Context, w Wish, claim job.Worker) (j job.Job,
 		return job.Job{}, false, err
 	}
 	n.Claim = claim
-	if n.Media == "" {
+	if n.Media == "" && w.URL == "" {
 		if n.Media, err = d.keep(w.Job.Audio); err != nil {
 			return job.Job{}, false, err
 		}
@@ -154,7 +174,7 @@ func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) 
 	}
 	defer d.attending(j.ID)()
 	if !joined { // it needs no place: somebody waits
-		d.doing.Go(func() { d.do(j) })
+		d.doing.Go(func() { d.do(j, func() {}) })
 	}
 	return d.Attend(ctx, j.ID, observe)
 }
@@ -233,6 +253,7 @@ func (d *Desk) Cancel(ctx context.Context, id string) (job.Job, error) {
 	}
 	d.mu.Unlock()
 	d.tell(id)
+	token(d.untold)
 	return j, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/schedule"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
@@ -20,8 +21,9 @@ import (
 // a window being done: the job may be what ends it.
 const poisonous = 5
 
-// do does a job that was claimed, to its end or that of the desk.
-func (d *Desk) do(j job.Job) {
+// do does a job that was claimed, to its end or that of the desk. here is called
+// when its recording is.
+func (d *Desk) do(j job.Job, here func()) {
 	ctx, cancel := context.WithCancelCause(d.base)
 	defer cancel(nil)
 	if !j.Deadline.IsZero() {
@@ -36,10 +38,11 @@ func (d *Desk) do(j job.Job) {
 	defer stop()
 	log.Info("job begun", "name", j.Name, "owner", j.Owner, "windows_done", j.WindowsDone, "attempt", j.Attempts)
 	began := time.Now()
-	result, err := d.attempt(ctx, j)
+	result, err := d.attempt(ctx, j, here)
 	if err := d.settle(ctx, j, result, err, time.Since(began)); err != nil {
 		log.Error("what came of the job cannot be stored", "error", err)
 	}
+	token(d.untold)
 }
 
 // Pauses before something that may pass is tried again.
@@ -50,23 +53,32 @@ const (
 
 // attempt does the job, again after a while where something was missing that
 // comes back by itself: an outage fails no job, but holds it up.
-func (d *Desk) attempt(ctx context.Context, j job.Job) (*transcript.Transcript, error) {
+func (d *Desk) attempt(ctx context.Context, j job.Job, here func()) (*transcript.Transcript, error) {
 	if j.Crashes > poisonous {
 		return nil, fault.New(fault.Internal, "job_interrupted", "the server went %d times while it did the job, without coming any further", j.Crashes).
 			Try("the log says how; send the recording again once that is mended")
 	}
 	for tries := 1; ; tries++ {
-		result, err := d.once(ctx, j)
+		result, err := d.once(ctx, j, here)
 		if err == nil || ctx.Err() != nil || !passing(err) || tries >= triesFor(err) {
 			return result, err
 		}
-		pause := min(pauseLeast<<min(tries-1, 10), pauseMost)
+		pause := max(min(pauseLeast<<min(tries-1, 10), pauseMost), min(afterOf(err), pauseMost))
 		d.Log.Warn("job held up; trying again", "job", j.ID, "error", err, "after", pause)
 		d.held(j.ID, err)
 		if j, err = d.again(ctx, j, pause); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// afterOf is when who failed so wants to be asked again, 0 where it does not say.
+func afterOf(err error) time.Duration {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.After
+	}
+	return 0
 }
 
 // again waits, and gives the job with the windows that it has come to: without
@@ -88,23 +100,31 @@ func passing(err error) bool {
 }
 
 // triesFor is how often a job is tried that fails so: what the recording itself
-// may be to blame for, a few times.
+// may be to blame for, or where it is to come from, a few times.
 func triesFor(err error) int {
 	switch job.FailureOf(err).Code {
 	case "engine_crashed", "no_memory":
-		return 5
+		return triesOfEngine
+	case outbound.CodeUnreachable:
+		return triesOfFetch
 	}
 	return math.MaxInt
 }
 
 // once does the job from its last stored window on. A panic is this job's
 // failure and not the server's end.
-func (d *Desk) once(ctx context.Context, j job.Job) (result *transcript.Transcript, err error) {
+func (d *Desk) once(ctx context.Context, j job.Job, here func()) (result *transcript.Transcript, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if away(j) {
+		if j, err = d.fetch(ctx, j); err != nil {
+			return nil, err
+		}
+	}
+	here()
 	t, err := d.prepare(ctx, j)
 	if err != nil {
 		return nil, err

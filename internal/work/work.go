@@ -6,6 +6,10 @@
 // A request that waits for its answer is a job where its caller gave it a key to
 // ask for it by again: it is done here and at once, and goes on without him.
 //
+// A recording may also be fetched from a URL, once its job's turn has come, and
+// the end of a job may be told to one. Where that may be is package outbound's to
+// judge.
+//
 // It trusts the store and the files in its directory, and writes both: a
 // recording is there before its job is, and is removed after it.
 package work
@@ -22,8 +26,10 @@ import (
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/transcribe"
 	"whisper-appliance/internal/transcript"
+	"whisper-appliance/internal/webhook"
 )
 
 // Desk does jobs. Its fields are set before its first use and not changed after.
@@ -48,6 +54,16 @@ type Desk struct {
 	Most   func() int        // how many may wait; nil = any number
 	Limits func() job.Limits // what is kept; Bytes bounds the recordings of all jobs. nil = all
 
+	From    *outbound.Places // that recordings may be fetched from; nil = none
+	Largest func() int64     // bytes that one may have; nil = any number
+
+	// Webhooks tells the ends of jobs to who asked for that, by what Event makes of
+	// a job that has ended; nil = nobody is told. Told is told of each attempt, with
+	// what the delivery's state is then; nil = nobody.
+	Webhooks *webhook.Sender
+	Event    func(job.Job) ([]byte, error)
+	Told     func(state string)
+
 	setup   sync.Once
 	base    context.Context // of all jobs
 	endAll  context.CancelCauseFunc
@@ -55,6 +71,7 @@ type Desk struct {
 	stop    context.CancelFunc
 	doing   sync.WaitGroup // jobs
 	arrived chan struct{}  // has a token when a job was queued here
+	untold  chan struct{}  // has a token when one has ended here
 
 	mu      sync.Mutex
 	live    map[string]*active       // jobs that are done here
@@ -72,6 +89,8 @@ type active struct {
 type Progress struct {
 	Update transcribe.Update // the last one, without its segments
 	Held   string            // why it is not getting on just now; "" = it is
+
+	Fetched, Size int64 // bytes of a recording that is being fetched; Size is 0 where that is not known
 
 	began time.Time     // with recognising, here
 	from  time.Duration // of the recording, where that was
@@ -108,7 +127,7 @@ const (
 func (d *Desk) init() {
 	d.setup.Do(func() {
 		d.live, d.waiters, d.news = map[string]*active{}, map[string]int{}, map[string]chan struct{}{}
-		d.arrived = make(chan struct{}, 1)
+		d.arrived, d.untold = make(chan struct{}, 1), make(chan struct{}, 1)
 		d.base, d.endAll = context.WithCancelCause(context.Background())
 		d.claims, d.stop = context.WithCancel(d.base)
 	})
@@ -136,6 +155,7 @@ func (d *Desk) Run(ctx context.Context) (err error) {
 	}
 	d.takeUp(claiming)
 	d.doing.Go(func() { d.tidy(claiming) })
+	d.doing.Go(func() { d.deliver(claiming) })
 	d.serve(claiming)
 	<-ctx.Done()
 	return nil
@@ -202,6 +222,7 @@ type places struct {
 	mu         sync.Mutex
 	busy       int
 	background int // of these
+	fetching   int // beside these
 }
 
 func (p *places) enter(class job.Class, n int) {
@@ -232,11 +253,10 @@ func (d *Desk) serve(ctx context.Context) {
 	p := &places{ended: make(chan struct{}, 1)}
 	for ctx.Err() == nil {
 		if j, found := d.claim(ctx, p); found {
-			p.enter(j.Class, 1)
+			place := p.take(j)
 			d.doing.Go(func() {
-				d.do(j)
-				p.enter(j.Class, -1)
-				token(p.ended)
+				d.do(j, place.here)
+				place.leave()
 			})
 			continue
 		}
@@ -258,7 +278,11 @@ func (d *Desk) claim(ctx context.Context, p *places) (job.Job, bool) {
 	if len(classes) == 0 {
 		return job.Job{}, false
 	}
-	j, found, err := d.Store.Claim(ctx, d.Self, classes...)
+	claim := d.Store.Claim
+	if p.full() {
+		claim = d.Store.ClaimHere
+	}
+	j, found, err := claim(ctx, d.Self, classes...)
 	if err != nil && ctx.Err() == nil {
 		d.Log.Error("no job can be claimed", "error", err)
 	}

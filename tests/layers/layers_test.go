@@ -51,6 +51,8 @@ var layers = []struct{ pkg, may string }{
 		"internal/durable internal/fault"},
 	{"internal/api", "internal/cert internal/fault internal/transcript"},
 	{"internal/portmux", ""},
+	{"internal/outbound", "internal/fault"},
+	{"internal/webhook", "internal/durable internal/fault internal/outbound"},
 
 	// 2: the processes beside the server, and what they work on
 	{"internal/engine", "github.com/gofrs/flock golang.org/x/sys/unix internal/faultpoint internal/transcript internal/version os/exec"},
@@ -66,21 +68,21 @@ var layers = []struct{ pkg, may string }{
 	{"internal/release", "github.com/klauspost/compress/zstd golang.org/x/mod/semver internal/fault internal/slot"},
 	{"internal/trust", "github.com/theupdateframework/go-tuf/v2/metadata github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata golang.org/x/sys/unix internal/durable internal/fault internal/release"},
 	{"internal/publish", "github.com/gofrs/flock github.com/sigstore/sigstore/pkg/signature github.com/theupdateframework/go-tuf/v2/metadata internal/durable internal/fault internal/release internal/slot internal/trust"},
-	{"internal/fetch", "internal/durable internal/fault internal/release internal/trust"},
+	{"internal/fetch", "internal/durable internal/fault internal/outbound internal/release internal/trust"},
 	{"internal/updaterd", "github.com/godbus/dbus/v5 github.com/godbus/dbus/v5/introspect internal/deployment internal/fault"},
 	{"internal/trial", "internal/deployment internal/fault"},
 	{"internal/schedule", "internal/fault"},
 	{"internal/transcribe", "golang.org/x/sync/semaphore internal/audio internal/config internal/decode internal/engine internal/fault internal/model internal/schedule internal/transcript"},
-	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/inbox internal/job internal/schedule internal/transcribe internal/transcript"},
+	{"internal/work", "github.com/gofrs/flock github.com/google/uuid internal/durable internal/fault internal/inbox internal/job internal/outbound internal/schedule internal/transcribe internal/transcript internal/webhook"},
 	{"internal/appliance", "github.com/google/uuid golang.org/x/sys/unix internal/component internal/config internal/database internal/decode internal/durable internal/engine " +
-		"internal/fault internal/inbox internal/job internal/logging internal/model internal/paths internal/schedule internal/systemd internal/transcribe internal/transcript internal/work"},
+		"internal/fault internal/inbox internal/job internal/logging internal/model internal/outbound internal/paths internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/webhook internal/work"},
 
 	// 4: the doors
 	{"internal/server", "github.com/danielgtaylor/huma/v2 github.com/danielgtaylor/huma/v2/adapters/humahttprouter github.com/julienschmidt/httprouter " +
 		"github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/collectors " +
 		"github.com/prometheus/client_golang/prometheus/promhttp github.com/tus/tusd/v2/pkg/handler golang.org/x/exp/slog golang.org/x/sys/unix internal/api internal/audio internal/auth internal/component internal/config " +
 		"internal/deployment internal/durable internal/engine internal/environment internal/fault internal/faultpoint internal/inbox internal/job internal/logging " +
-		"internal/model internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog internal/work"},
+		"internal/model internal/outbound internal/schedule internal/systemd internal/transcribe internal/transcript internal/version internal/watchdog internal/work"},
 
 	// 5: judges of the whole
 	{"internal/smoke", "internal/api internal/component internal/fault internal/score"},
