@@ -268,6 +268,9 @@ func (d *Desk) tidy(ctx context.Context) {
 		if err := d.adoptAll(ctx); err != nil && ctx.Err() == nil {
 			d.Log.Error("uploads cannot be tidied up", "error", err)
 		}
+		if err := d.dropSpent(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("recordings of jobs that are done cannot be removed", "error", err)
+		}
 		if err := d.expire(ctx); err != nil && ctx.Err() == nil {
 			d.Log.Error("old jobs cannot be removed", "error", err)
 		}
