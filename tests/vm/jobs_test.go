@@ -19,7 +19,7 @@ const (
 	wantAccepted = 200 // jobs
 	wantCuts     = 8
 	perCut       = 22 // jobs that are accepted between two cuts, about
-	senders     = 4
+	senders      = 4
 
 	sendLimit   = 2 * time.Minute // for the jobs between two cuts to be accepted
 	doneLimit   = 3 * time.Minute // for what is left at the end to be done
@@ -70,7 +70,7 @@ func (c *campaign) until(accepted int, more time.Duration) {
 	if c.off == nil {
 		var power context.Context
 		power, c.off = context.WithCancel(c.t.Context())
-		for range senders  {
+		for range senders {
 			c.senders.Go(func() { c.send(power) })
 		}
 	}
