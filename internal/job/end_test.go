@@ -149,6 +149,32 @@ func TestRetry(t *testing.T) {
 	})
 }
 
+// TestSpent: a job that is done and has kept its recording is told of, others
+// need theirs.
+func TestSpent(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		s.add(t, New{Media: "queued"})
+		running, failed := s.add(t, New{Claim: w, Media: "running"}).ID, s.add(t, New{Claim: w, Media: "failed"}).ID
+		canceled, done := s.add(t, New{Media: "canceled"}).ID, s.add(t, New{Claim: w, Media: "done"}).ID
+		_, err := s.Cancel(ctx, canceled)
+		must(t, err, s.Fail(ctx, failed, w, Failure{Code: "f"}), s.Finish(ctx, done, w, nil))
+		if ids, err := s.Spent(ctx); err != nil || !slices.Equal(ids, []string{done}) {
+			t.Errorf("%v, %v; want %s", ids, err, done)
+		}
+		if media, err := s.DropMedia(ctx, done); err != nil || media != "done" {
+			t.Errorf("%s, %v", media, err)
+		}
+		if ids, err := s.Spent(ctx); err != nil || len(ids) != 0 {
+			t.Errorf("afterwards: %v, %v", ids, err)
+		}
+		if all, err := s.Media(ctx); err != nil || !slices.Equal(all, []string{"canceled", "failed", "queued", "running"}) {
+			t.Errorf("%v, %v", all, err)
+		}
+		must(t, s.Finish(ctx, running, w, nil))
+	})
+}
+
 func TestDeleteAndMedia(t *testing.T) {
 	onBoth(t, func(t *testing.T, p place) {
 		c := newClock()

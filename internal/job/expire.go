@@ -77,6 +77,29 @@ func (s *Store) Media(ctx context.Context) (all []string, err error) {
 	return all, err
 }
 
+// spentAtOnce bounds what Spent gives.
+const spentAtOnce = 500
+
+// Spent are ids of jobs that are done and have the name of a recording still:
+// their worker went before it could call DropMedia, which is now the caller's to
+// do. It gives a bounded number of them.
+func (s *Store) Spent(ctx context.Context) (ids []string, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		ids = nil
+		rows, err := tx.QueryContext(ctx, "SELECT id FROM jobs WHERE state = 'done' AND media <> '' ORDER BY ended, id LIMIT $1", spentAtOnce)
+		if err != nil {
+			return err
+		}
+		return each(rows, func() error {
+			var id string
+			err := rows.Scan(&id)
+			ids = append(ids, id)
+			return err
+		})
+	})
+	return ids, err
+}
+
 // Limits are how much is kept of jobs that have ended. Zero values are no limit.
 type Limits struct {
 	Age   time.Duration // since they ended

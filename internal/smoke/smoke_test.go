@@ -210,6 +210,8 @@ func TestRun(t *testing.T) {
 			nil, Failed, "components", "spool: read-only"},
 		{"known weakness", good().component(map[string]any{"name": "memory", "status": "failed", "code": "low_memory", "error": "little"}),
 			nil, Degraded, "components", "memory: little"},
+		{"no speech detector", good().component(map[string]any{"name": "vad", "status": "failed", "code": "detector_missing", "error": "by loudness"}),
+			nil, Degraded, "components", "vad: by loudness"},
 		{"no components", func() *played { p := good(); p.detailed["components"] = []map[string]any{}; return p }(), nil, Failed, "components", "names no"},
 		{"no model", func() *played {
 			p := good()

@@ -128,7 +128,7 @@ func (r *run) engine(ctx context.Context) (string, error) {
 
 // expected are failures that a new or a tired machine may well have: they are
 // told and are no reason to take a version back.
-var expected = []string{"model_not_installed", "low_memory", "disk_full"}
+var expected = []string{"model_not_installed", "detector_missing", "low_memory", "disk_full"}
 
 func (r *run) components(context.Context) (string, error) {
 	if len(r.health.Components) == 0 {

@@ -1,6 +1,8 @@
 package work
 
 import (
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -219,6 +221,44 @@ func TestSweepAndUploads(t *testing.T) {
 		t.Fatal(err)
 	}
 	sweep(0, "when nobody needs it")
+}
+
+// TestSweepAfterTheEnd: the recording of an upload's job that is done is swept,
+// where what should have removed it was interrupted.
+func TestSweepAfterTheEnd(t *testing.T) {
+	r := newRig(t).withInbox(t)
+	id := r.arrived(t, "", "3", "3")
+	if _, err := r.Adopt(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	r.start(t)
+	eventually(t, "the job being done, without its recording", func() bool { return r.await(t, id, job.Done).Media == "" && r.recordings(t) == 0 })
+	again, old := filepath.Join(r.Dir, id), time.Now().Add(-2*orphaned)
+	if err := errors.Join(os.WriteFile(again, []byte("3"), 0o644), os.Chtimes(again, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.sweep(t.Context(), nil); err != nil || r.recordings(t) != 0 {
+		t.Errorf("%d recordings, %v", r.recordings(t), err)
+	}
+}
+
+// TestDropSpent: what was interrupted between the end of a job and the removal of
+// its recording is made good when the next server begins.
+func TestDropSpent(t *testing.T) {
+	r := newRig(t)
+	j := r.submit(t, r.wish(t, "ann", "3"))
+	claimed(t, r, j.ID)
+	if err := r.Store.Finish(t.Context(), j.ID, r.Self, json.RawMessage(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	if r.recordings(t) != 1 {
+		t.Fatal("the recording went with the job")
+	}
+	next := rigIn(t, r.dir).start(t)
+	eventually(t, "the recording being removed", func() bool { return next.recordings(t) == 0 })
+	if j := next.await(t, j.ID, job.Done); j.Media != "" {
+		t.Errorf("the job still names %s", j.Media)
+	}
 }
 
 // TestAdoptRefused: an upload that cannot become a job expires as others do.

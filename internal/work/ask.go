@@ -289,6 +289,7 @@ func (d *Desk) tidy(ctx context.Context) {
 			do   func(context.Context) error
 		}{
 			{"uploads cannot be tidied up", d.adoptAll},
+			{"recordings of jobs that are done cannot be removed", d.dropSpent},
 			{"old jobs cannot be removed", d.expireAll},
 			{"recordings without a job cannot be removed", d.sweepAll},
 			{"the room of removed jobs cannot be given back", d.Store.Compact},

@@ -223,11 +223,32 @@ func (d *Desk) finish(ctx context.Context, j job.Job, result *transcript.Transcr
 	}
 	d.Log.Info("job done", "job", j.ID, "model", result.Model, "language", result.Language,
 		"audio_seconds", result.Duration.Seconds(), "segments", len(result.Segments))
-	media, err := d.Store.DropMedia(ctx, j.ID)
+	return d.dropMedia(ctx, j.ID)
+}
+
+// dropMedia removes the recording of a job that has ended.
+func (d *Desk) dropMedia(ctx context.Context, id string) error {
+	media, err := d.Store.DropMedia(ctx, id)
 	if err != nil {
 		return err
 	}
 	return d.remove(media)
+}
+
+// dropSpent removes the recordings of jobs that are done whose worker was ended
+// before it could. A job that somebody has deleted meanwhile has none.
+func (d *Desk) dropSpent(ctx context.Context) error {
+	for {
+		spent, err := d.Store.Spent(ctx)
+		if err != nil || len(spent) == 0 {
+			return err
+		}
+		for _, id := range spent {
+			if err := d.dropMedia(ctx, id); err != nil && fault.KindOf(err) != fault.NotFound {
+				return err
+			}
+		}
+	}
 }
 
 // keepAlive renews a job's lease, and ends the job where that is gone or a

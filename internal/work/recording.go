@@ -108,7 +108,7 @@ func (d *Desk) sweep(ctx context.Context, known []string) error {
 }
 
 // unclaimed tells whether no upload of this name is becoming a job, or has become
-// one: that has its id. Until unlock none does.
+// one that needs it: that has its id. Until unlock none does.
 func (d *Desk) unclaimed(ctx context.Context, name string) (unlock func(), free bool) {
 	if d.Inbox == nil {
 		return func() {}, true
@@ -117,7 +117,8 @@ func (d *Desk) unclaimed(ctx context.Context, name string) (unlock func(), free 
 	if !ok {
 		return nil, false
 	}
-	if _, err := d.Store.Glance(ctx, name); fault.KindOf(err) != fault.NotFound {
+	j, err := d.Store.Glance(ctx, name)
+	if spent := err == nil && j.Media != name; !spent && fault.KindOf(err) != fault.NotFound {
 		unlock()
 		return nil, false
 	}

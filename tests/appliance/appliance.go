@@ -39,6 +39,7 @@ type Options struct {
 	Model     string        // catalogue name; "" = tiny
 	MaxUpload int64         // bytes; 0 = what the setting is by itself
 	Users     int           // how many more keys there are, each somebody else's
+	State     string        // state directory, made where it is missing and left behind; "" = one of its own
 	Env       []string      // more variables, "WHISPER_APPLIANCE_SECTION_KEY=value"; they win
 	Keep      bool          // leave the temporary directory behind
 	StopLimit time.Duration // how long Stop waits for the server to end; 0 = 15 s
@@ -165,10 +166,10 @@ func (a *Appliance) prepare() (err error) {
 	if a.Dir, err = os.MkdirTemp("", "wa-"); err != nil {
 		return err
 	}
-	a.State, a.Config = filepath.Join(a.Dir, "state"), filepath.Join(a.Dir, "config")
+	a.State, a.Config = cmp.Or(a.opts.State, filepath.Join(a.Dir, "state")), filepath.Join(a.Dir, "config")
 	a.Run = filepath.Join(a.Dir, "run", "api.sock")
 	for _, dir := range []string{a.State, a.Config, filepath.Dir(a.Run)} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
@@ -320,12 +321,26 @@ func (a *Appliance) Stop() error {
 // Restart ends the server with a signal, SIGKILL for a crash, and starts it again
 // on what it has left behind, at the same address.
 func (a *Appliance) Restart(ctx context.Context, how syscall.Signal) error {
+	if err := a.End(how); err != nil {
+		return err
+	}
+	return a.Again(ctx)
+}
+
+// End ends the server with a signal. What it has written stays.
+func (a *Appliance) End(how syscall.Signal) error {
 	a.signal(how)
 	select {
 	case <-a.ended:
+		return nil
 	case <-time.After(a.opts.StopLimit):
-		return fmt.Errorf("restart the appliance: it did not end within %v\n%s", a.opts.StopLimit, a.Log())
+		return fmt.Errorf("end the appliance: it did not end within %v\n%s", a.opts.StopLimit, a.Log())
 	}
+}
+
+// Again starts a server that was ended on what it has left behind, at the same
+// address.
+func (a *Appliance) Again(ctx context.Context) error {
 	a.ended = make(chan struct{})
 	begin := time.Now()
 	if err := a.launch(strings.TrimPrefix(a.URL, "http://")); err != nil {

@@ -209,6 +209,39 @@ func stopIn(mode string) time.Duration {
 	return 0
 }
 
+// TestEndAndAgain: a server that was killed comes back at its address, on the
+// state directory that it was given, which stays.
+func TestEndAndAgain(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	a, err := Start(t.Context(), Options{Root: checkout(t), State: state, Env: []string{"FAKE=ok"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Stop()
+	first, url := a.PID, a.URL
+	if err := a.End(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if alive(t.Context(), url+"/livez") {
+		t.Error("it answers after its end")
+	}
+	if err := a.Again(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a.PID == first || a.URL != url || a.State != state || !alive(t.Context(), url+"/livez") {
+		t.Errorf("process %d after %d, %s after %s, state in %s", a.PID, first, a.URL, url, a.State)
+	}
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(state); err != nil {
+		t.Errorf("the state directory went with the appliance: %v", err)
+	}
+	if err := a.End(syscall.SIGTERM); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}
+
 func TestNotBuilt(t *testing.T) {
 	root := checkout(t)
 	if err := os.Remove(ModelFile(root, "tiny")); err != nil {

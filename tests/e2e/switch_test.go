@@ -29,25 +29,32 @@ const (
 // longClip is the reference clip over and over.
 func longClip(t *testing.T) []byte {
 	t.Helper()
+	data, err := os.ReadFile(spoken(t, longLasts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// spoken is a file with the reference clip over and over, until it was spoken
+// for so long.
+func spoken(t *testing.T, lasts time.Duration) (path string) {
+	t.Helper()
 	sound, err := clips.Read(t.Context(), filepath.Join(checkout(t), "tests", "testdata", "reference.wav"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var parts []clips.Sound
-	for d := time.Duration(0); d < longLasts; d += sound.Duration() {
+	for d := time.Duration(0); d < lasts; d += sound.Duration() {
 		parts = append(parts, sound)
 	}
-	path := filepath.Join(t.TempDir(), "long.wav")
+	path = filepath.Join(t.TempDir(), "long.wav")
 	// So far apart that no window has the sentence twice: what repeats itself is
 	// decoded again and again.
 	if err := clips.Join(parts, 6*time.Second, 7*time.Second, 1).WriteWAV(path); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return path
 }
 
 // while keeps the appliance busy until do returns and gives what came of it.

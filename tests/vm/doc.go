@@ -6,5 +6,7 @@
 //	machine     boots Debian in qemu, runs commands in it, pulls its plug
 //	disk        a disk that forgets what was not flushed
 //	agent       the program in the machine that does what a test asks for
+//	audit       looks at the appliance's database in the machine
+//	hearing     what the fake engine hears in sound
 //	fakeengine  an engine that an emulated processor can bear
 package vm

@@ -30,7 +30,7 @@ const (
 )
 
 // stick is what the machines are given: the package, a newer one, a repository
-// with a release, a model, sound, and the agent. It is made once; WA_VM_STICK=keep
+// with a release, a model, sound, the agent, and what looks at a database. It is made once; WA_VM_STICK=keep
 // takes the one of the last run.
 type stick struct {
 	Dir     string
@@ -87,6 +87,7 @@ func (b *builder) stick(pkg, dir string) {
 	b.run("", "rm", "-rf", dir, b.work)
 	b.run("", "mkdir", "-p", dir, b.work)
 	b.goBuild("", filepath.Join(dir, "agent"), "./tests/vm/agent")
+	b.goBuild("", filepath.Join(dir, "audit"), "./tests/vm/audit")
 
 	// The package as it was built, but for the engine. Without compression: an
 	// emulated processor would be busy with that for most of the time.

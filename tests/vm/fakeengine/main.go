@@ -1,8 +1,7 @@
 // Command fakeengine stands in for the engine where the real one would take
 // minutes for a sentence: it speaks the engine's protocol and notifies systemd
-// as that does, and what it hears derives from the sound's digest; only of the
-// reference clip it knows what is said. A model whose name ends in "-hog" is one
-// that eats all the memory it can get.
+// as that does, and hears what package hearing says. A model whose name ends in
+// "-hog" is one that eats all the memory it can get.
 //
 // It takes the engine's flags and trusts the socket that it inherits, as the
 // engine does; it writes nothing.
@@ -22,6 +21,7 @@ import (
 	"whisper-appliance/internal/systemd"
 	"whisper-appliance/internal/version"
 	"whisper-appliance/internal/watchdog"
+	"whisper-appliance/tests/vm/hearing"
 )
 
 const program = "whisper-appliance-engine"
@@ -60,7 +60,7 @@ func run(ctx context.Context) error {
 	if len(listeners) != 1 {
 		return fmt.Errorf("wanted one inherited socket, got %d", len(listeners))
 	}
-	known, err := reference()
+	backend, err := hearing.New()
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func run(ctx context.Context) error {
 		go guard.Run(context.WithoutCancel(ctx), interval/5, systemd.Notify, log)
 	}
 	server := &engine.Server{
-		Backend: backend{known}, Models: *models, Stay: engine.Stay{Exit: time.Minute}, Log: log,
+		Backend: backend, Models: *models, Stay: engine.Stay{Exit: time.Minute}, Log: log,
 		Watch: func(call string, most time.Duration) (beat, end func()) {
 			return guard.Loop(call, max(most, systemd.WatchdogInterval()))
 		},

@@ -1,4 +1,7 @@
-package main
+// Package hearing is what the fake engine hears in sound: words that derive from
+// the sound's digest, so that whoever has the sound knows them, and of the
+// reference clip what is said in it. It trusts its callers and writes nothing.
+package hearing
 
 import (
 	"bytes"
@@ -26,8 +29,14 @@ const (
 var words = [16]string{"alder", "birch", "cedar", "elm", "fir", "hazel", "holly", "juniper",
 	"larch", "maple", "oak", "pine", "rowan", "spruce", "willow", "yew"}
 
-// backend hears the reference clip in known, and digests in all else.
-type backend struct{ known []byte }
+// Backend hears the reference clip in known, and digests in all else.
+type Backend struct{ known []byte }
+
+// New is a backend that knows the reference clip.
+func New() (Backend, error) {
+	known, err := reference()
+	return Backend{known}, err
+}
 
 // reference is the reference clip's sound, f32le.
 func reference() ([]byte, error) {
@@ -43,11 +52,13 @@ func reference() ([]byte, error) {
 	return pcm.Bytes(), nil
 }
 
-func (backend) Describe() engine.Description {
+// Describe is engine.Backend's.
+func (Backend) Describe() engine.Description {
 	return engine.Description{Whisper: "none", Backend: "fake", System: "text from the sound's digest"}
 }
 
-func (b backend) Load(path string) (engine.LoadedModel, error) {
+// Load is engine.Backend's: any file is a model.
+func (b Backend) Load(path string) (engine.LoadedModel, error) {
 	if name := strings.TrimSuffix(filepath.Base(path), ".bin"); strings.HasSuffix(name, "-hog") {
 		eat()
 	}
@@ -69,7 +80,8 @@ func eat() {
 	}
 }
 
-func (backend) LoadVAD(string, int) (engine.LoadedVAD, error) {
+// LoadVAD is engine.Backend's, and fails.
+func (Backend) LoadVAD(string, int) (engine.LoadedVAD, error) {
 	return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "there is no speech detector here"}
 }
 

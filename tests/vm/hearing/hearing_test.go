@@ -1,4 +1,4 @@
-package main
+package hearing
 
 import (
 	"bytes"
@@ -20,7 +20,11 @@ func TestHear(t *testing.T) {
 	if err := binary.Read(bytes.NewReader(known), binary.LittleEndian, clip); err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := backend{known}.Load("ggml-tiny.bin")
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := b.Load("ggml-tiny.bin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +66,7 @@ func TestHear(t *testing.T) {
 }
 
 func TestRefuses(t *testing.T) {
-	if _, err := (backend{}).LoadVAD("x", 1); err == nil {
+	if _, err := (Backend{}).LoadVAD("x", 1); err == nil {
 		t.Error("there is a speech detector")
 	}
 }
