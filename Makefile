@@ -238,7 +238,7 @@ test-faults: ## an update with a fault in each of its steps, in short; jobs whil
 	@go test -json -count=1 -p 1 -timeout 900s -tags e2e,faults ./tests/faults/... ./internal/job | $(SKIPS)
 
 NOTES := $(CURDIR)/$(BUILD)/faults/notes
-faults: ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 minutes)
+faults: model ## the whole fault matrix, kept in docs/results/faults.txt (root, 40 minutes)
 	@mkdir -p $(BUILD)/faults && rm -f $(NOTES)
 	@began=$$SECONDS; status=0; \
 	FAULTS=all FAULTS_NOTES=$(NOTES) go test -json -count=1 -p 1 -timeout 90m -tags e2e,faults ./tests/faults/... | $(SKIPS) || status=$$?; \
