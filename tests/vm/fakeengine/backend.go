@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"whisper-appliance/internal/audio"
@@ -27,7 +29,10 @@ var words = [16]string{"alder", "birch", "cedar", "elm", "fir", "hazel", "holly"
 	"larch", "maple", "oak", "pine", "rowan", "spruce", "willow", "yew"}
 
 // backend hears the reference clip in known, and digests in all else.
-type backend struct{ known []byte }
+type backend struct {
+	known []byte
+	log   *slog.Logger
+}
 
 // reference is the reference clip's sound, f32le.
 func reference() ([]byte, error) {
@@ -51,7 +56,11 @@ func (b backend) Load(path string) (engine.LoadedModel, error) {
 	if name := strings.TrimSuffix(filepath.Base(path), ".bin"); strings.HasSuffix(name, "-hog") {
 		eat()
 	}
-	return model(b), nil
+	pace, err := paceOf(path)
+	if err != nil {
+		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: err.Error()}
+	}
+	return &model{backend: b, pace: pace}, nil
 }
 
 // eat takes memory, and writes to it, until somebody ends the process.
@@ -69,28 +78,29 @@ func eat() {
 	}
 }
 
-func (backend) LoadVAD(string, int) (engine.LoadedVAD, error) {
-	return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "there is no speech detector here"}
+func (backend) LoadVAD(string, int) (engine.LoadedVAD, error) { return detector{}, nil }
+
+type model struct {
+	backend
+	pace
+	windows atomic.Int64 // begun since it was loaded
 }
 
-type model struct{ known []byte }
+func (*model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
+func (*model) Close()             {}
 
-func (model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
-func (model) Close()             {}
-
-func (m model) NewState() (engine.State, error) { return state(m), nil }
+func (m *model) NewState() (engine.State, error) { return state{m}, nil }
 
 // state needs nothing that the model has not.
-type state struct{ known []byte }
+type state struct{ *model }
 
 func (state) Bytes() int64 { return 0 }
-func (state) Close()       {}
 
 func (s state) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
-	if ctx.Err() != nil {
-		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "the client has left"}
-	}
 	began := time.Now()
+	if err := s.window(ctx, &s.windows); err != nil {
+		return engine.Done{}, err
+	}
 	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
 	segment := engine.Segment{End: end, Text: " " + s.hear(pcm), AvgLogProb: -0.1}
 	for i, word := range strings.Fields(segment.Text) {
@@ -104,6 +114,7 @@ func (s state) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []f
 	if done.Language == "" {
 		done.Language, done.LanguageProb = "en", 1
 	}
+	s.log.Info("window decoded", "length", end, "took", done.Took)
 	return done, nil
 }
 

@@ -1,8 +1,10 @@
 // Command fakeengine stands in for the engine where the real one would take
 // minutes for a sentence: it speaks the engine's protocol and notifies systemd
 // as that does, and what it hears derives from the sound's digest; only of the
-// reference clip it knows what is said. A model whose name ends in "-hog" is one
-// that eats all the memory it can get.
+// reference clip it knows what is said. For speech it takes what is loud. A model
+// whose name ends in "-hog" is one that eats all the memory it can get, one in
+// "-takes-110s" takes as long for each window, and with "-fails-3" behind that
+// the third one fails. Each window that is done is a line of its log.
 //
 // It takes the engine's flags and trusts the socket that it inherits, as the
 // engine does; it writes nothing.
@@ -70,7 +72,7 @@ func run(ctx context.Context) error {
 		go guard.Run(context.WithoutCancel(ctx), interval/5, systemd.Notify, log)
 	}
 	server := &engine.Server{
-		Backend: backend{known}, Models: *models, Stay: engine.Stay{Exit: time.Minute}, Log: log,
+		Backend: backend{known, log}, Models: *models, Stay: engine.Stay{Exit: time.Minute}, Log: log,
 		Watch: func(call string, most time.Duration) (beat, end func()) {
 			return guard.Loop(call, max(most, systemd.WatchdogInterval()))
 		},
