@@ -89,22 +89,17 @@ func segmentsOf(t *testing.T, body []byte) (text, segments string) {
 	return v.Text, b.String()
 }
 
-// job has a recording transcribed as a job, and gives its id when it is done.
-func (c clip) job(t *testing.T) (j api.JobDetail) {
+// job has a recording transcribed as a job by the command line, and gives it when
+// it is done.
+func job(t *testing.T, path string) api.JobDetail {
 	t.Helper()
-	body, kind := encode(c.with())
-	answer, err := clips.Do(t.Context(), http.MethodPost, base(t)+"/api/v1/jobs", setting(t, "WA_KEY"), kind, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
+	id := strings.TrimSpace(command(t, "jobs", "add", "--quiet", path))
+	command(t, "jobs", "wait", "--quiet", id)
+	j := decoded[api.JobDetail](t, get(t, "/api/v1/jobs/"+id))
+	if j.State != "done" {
+		t.Fatalf("the job is %s: %+v", j.State, j.Error)
 	}
-	for limit := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		switch j = decoded[api.JobDetail](t, get(t, "/api/v1/jobs/"+decoded[api.Job](t, answer).ID)); {
-		case j.State == "done":
-			return j
-		case j.State != "queued" && j.State != "running" || time.Now().After(limit):
-			t.Fatalf("the job is %s: %+v", j.State, j.Error)
-		}
-	}
+	return j
 }
 
 // streamed is the text of the last of OpenAI's events, and the deltas before it.
@@ -133,7 +128,8 @@ func TestOneMinuteThroughEveryDoor(t *testing.T) {
 	rest := func(format string) []byte {
 		return asked(t, transcriptions, c.under("file"), field("response_format", format)).body
 	}
-	text, segments := segmentsOf(t, rest("verbose_json"))
+	whole := rest("verbose_json")
+	text, segments := segmentsOf(t, whole)
 	if n := strings.Count(segments, `"start"`); len(strings.Fields(text)) < 60 || n < 5 {
 		t.Fatalf("only %d segments: %q", n, text)
 	}
@@ -149,7 +145,7 @@ func TestOneMinuteThroughEveryDoor(t *testing.T) {
 	same("the last event", done, text)
 	same("the events before it", deltas, text)
 
-	j := c.job(t)
+	j := job(t, path)
 	same("a job", j.Text, text)
 	wantSegments := func(door string, body []byte) {
 		t.Helper()
@@ -164,12 +160,9 @@ func TestOneMinuteThroughEveryDoor(t *testing.T) {
 	same("jobs text", command(t, "jobs", "text", j.ID), text+"\n")
 
 	wantSegments("transcribe", []byte(command(t, "transcribe", "--format", "verbose_json", path)))
-	same("transcribe, txt", command(t, "transcribe", path), text+"\n")
-	same("jobs add --wait", command(t, "jobs", "add", "--wait", "--quiet", path), text+"\n")
-
 	wantSegments("/asr json", asked(t, asr+"?output=json", c.under("audio_file")).body)
 	var lines, inferred string
-	for _, s := range decoded[verbose](t, rest("verbose_json")).Segments {
+	for _, s := range decoded[verbose](t, whole).Segments {
 		lines, inferred = lines+strings.TrimSpace(s.Text)+"\n", inferred+s.Text+"\n"
 	}
 	same("/asr txt", string(asked(t, asr+"?output=txt", c.under("audio_file")).body), lines)
