@@ -189,7 +189,7 @@ acceptance: ## hold docs/acceptance.md against the tree, and show the age of kep
 # setup.sh has installed ffmpeg: no test may miss it.
 test: export WA_NO_SKIP := ffmpeg is not installed
 test: test-tools model ## every suite, each with its time and budget (40 minutes at most)
-	@tests/suite.sh check=300 race=400 postgres=90:test-postgres engine=120:test-engine subtitles=60:test-subtitles conformance=240 programs=240:test-programs faults=300:test-faults e2e=1300
+	@tests/suite.sh check=300 race=400 postgres=90:test-postgres engine=120:test-engine subtitles=60:test-subtitles conformance=340 programs=390:test-programs faults=300:test-faults e2e=1300
 
 test-tools: ## install what the suites need beside the build's tools
 	@packaging/setup.sh test
@@ -219,9 +219,11 @@ test-subtitles: ## SRT and VTT read by other people's parsers
 
 conformance: model test-tools ## the openai packages of npm and Go, unmodified, and bad inputs, against the real server
 	@go run ./tests/appliance/run -- sh -c 'cd tests/conformance && npm test --silent'
-	@WA_MAX_UPLOAD=2000000 go run ./tests/appliance/run -- go test -json -count=1 -tags e2e ./tests/conformance | $(SKIPS)
+	@WA_MAX_UPLOAD=2000000 go run ./tests/appliance/run -- go test -json -count=1 -timeout 15m -tags e2e ./tests/conformance | $(SKIPS)
 
-test-programs: model ## the programs as their users run them: versions, CLI, crashes, make run
+test-programs: export WA_POSTGRES := $(CURDIR)/$(POSTGRES)
+test-programs: model ## the programs as their users run them: versions, CLI, crashes, power cuts, two on one PostgreSQL
+	@packaging/postgres.sh $(POSTGRES)
 	@go test -json -count=1 -tags e2e ./tests/programs | $(SKIPS)
 
 # Root, and a kernel that lets systemd-nspawn work: where either is missing the

@@ -20,24 +20,33 @@ const quietest = -100
 const highPass = 0.969
 
 // Energy returns the level of each 10 ms of src, in dBFS, smoothed over 30 ms.
-// The last frame may be shorter. It streams: memory is 4 bytes a frame, 14 MB
-// for ten hours.
+// The last frame may be shorter. It takes 4 bytes a frame: what is measured so is
+// no longer than a few windows.
 func Energy(src Source) ([]float32, error) {
+	frames := make([]float32, 0, (src.Samples()+int64(frameSamples)-1)/int64(frameSamples))
+	err := eachLevel(src, func(db float32) { frames = append(frames, db) })
+	return frames, err
+}
+
+// eachLevel shows see what Energy returns, one frame after the other: of a long
+// recording nothing is kept.
+func eachLevel(src Source, see func(db float32)) error {
 	total := src.Samples()
-	power := make([]float32, 0, (total+int64(frameSamples)-1)/int64(frameSamples))
 	buf := make([]float32, 100*frameSamples)
 	var filter dcBlocker
+	smooth := smoother{see: see}
 	for from := int64(0); from < total; {
 		n, err := src.ReadSamples(buf[:min(int64(len(buf)), total-from)], from)
 		if err != nil && (err != io.EOF || n == 0) {
-			return nil, err
+			return err
 		}
 		for frame := range slices.Chunk(buf[:n], frameSamples) {
-			power = append(power, filter.power(frame))
+			smooth.add(filter.power(frame))
 		}
 		from += int64(n)
 	}
-	return smooth(power), nil
+	smooth.end()
+	return nil
 }
 
 // dcBlocker is the filter's memory between frames.
@@ -58,20 +67,37 @@ func (f *dcBlocker) power(frame []float32) float32 {
 	return float32(sum / float64(len(frame)))
 }
 
-// smooth averages each power with its neighbours and turns it into dBFS, in place.
-func smooth(power []float32) []float32 {
-	var before float32
-	for i, p := range power {
-		sum, n := p, float32(1)
-		if i > 0 {
-			sum, n = sum+before, n+1
-		}
-		if i+1 < len(power) {
-			sum, n = sum+power[i+1], n+1
-		}
-		power[i], before = decibels(sum/n), p
+// smoother averages each power with its neighbours and turns it into dBFS, which
+// see is shown.
+type smoother struct {
+	see          func(db float32)
+	n            int     // powers so far
+	before, last float32 // of them, where there are as many
+}
+
+// add takes the next power, with which the one before has both neighbours.
+func (s *smoother) add(power float32) {
+	if s.n > 0 {
+		s.tell(power, 1)
 	}
-	return power
+	s.before, s.last = s.last, power
+	s.n++
+}
+
+// end tells of the last one.
+func (s *smoother) end() {
+	if s.n > 0 {
+		s.tell(0, 0)
+	}
+}
+
+// tell is of the last power, with the one after it where there is one: after 1.
+func (s *smoother) tell(next, after float32) {
+	sum, n := s.last, 1+after
+	if s.n > 1 {
+		sum, n = sum+s.before, n+1
+	}
+	s.see(decibels((sum + next) / n))
 }
 
 func decibels(power float32) float32 {
@@ -102,11 +128,14 @@ func (l *levels) percentile(p float64) float32 {
 	return quietest + float32(len(l.bins))/2
 }
 
-// spread returns the floor and the loud level of frames: percentiles 10 and 95.
+// spread returns the floor and the loud level: percentiles 10 and 95.
+func (l *levels) spread() (floor, loud float32) { return l.percentile(0.10), l.percentile(0.95) }
+
+// spread is that of frames.
 func spread(frames []float32) (floor, loud float32) {
 	var l levels
 	for _, db := range frames {
 		l.add(db)
 	}
-	return l.percentile(0.10), l.percentile(0.95)
+	return l.spread()
 }

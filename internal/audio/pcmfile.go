@@ -13,7 +13,8 @@ import (
 	"whisper-appliance/internal/fault"
 )
 
-// pcmBuffer bounds what an append holds in memory, in bytes.
+// pcmBuffer bounds what an append or a read holds in memory beside its samples,
+// in bytes.
 const pcmBuffer = 64 << 10
 
 // PCMFile is PCM on disk: appended once, then read anywhere, by several
@@ -102,11 +103,14 @@ func (p *PCMFile) ReadSamples(dst []float32, from int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(dst)), have))
-	b := make([]byte, n*SampleSize)
-	if _, err := p.f.ReadAt(b, from*SampleSize); err != nil {
-		return 0, fmt.Errorf("read PCM spool: %w", err)
+	b := make([]byte, min(n*SampleSize, pcmBuffer))
+	for done := 0; done < n; done += len(b) / SampleSize {
+		b = b[:min(len(b), (n-done)*SampleSize)]
+		if _, err := p.f.ReadAt(b, (from+int64(done))*SampleSize); err != nil {
+			return 0, fmt.Errorf("read PCM spool: %w", err)
+		}
+		decodeF32(dst[done:done+len(b)/SampleSize], b)
 	}
-	decodeF32(dst[:n], b)
 	if n < len(dst) {
 		return n, io.EOF
 	}

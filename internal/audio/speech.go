@@ -23,10 +23,14 @@ const (
 
 // LoudSpans is the speech detector of last resort: all of src but its long
 // silences, in order. It takes whatever is loud for speech, and only what is
-// quiet in itself, and against the rest, for silence. It reads src once and
-// keeps 4 bytes for each 10 ms.
+// quiet in itself, and against the rest, for silence. It reads src twice and keeps
+// nothing of it, however long it is.
 func LoudSpans(src Source) ([]Span, error) {
-	frames, err := Energy(src)
+	var l levels
+	if err := eachLevel(src, l.add); err != nil {
+		return nil, fmt.Errorf("measure energy: %w", err)
+	}
+	quiet, err := silences(src, silenceThreshold(&l), l.total)
 	if err != nil {
 		return nil, fmt.Errorf("measure energy: %w", err)
 	}
@@ -37,11 +41,11 @@ func LoudSpans(src Source) ([]Span, error) {
 		}
 	}
 	at := 0
-	for _, r := range silences(frames, silenceThreshold(frames)) {
+	for _, r := range quiet {
 		add(at, r.from)
 		at = r.to
 	}
-	add(at, len(frames))
+	add(at, l.total)
 	return spans, nil
 }
 
@@ -68,8 +72,8 @@ func Joined(spans []Span, total time.Duration) []Span {
 // be near the recording's own floor, far below its loud level, and low as
 // such: a quiet voice in a loud recording stays above it. Only what is below
 // -75 dBFS, six steps of 16 bits, is silence anywhere.
-func silenceThreshold(frames []float32) float32 {
-	floor, loud := spread(frames)
+func silenceThreshold(l *levels) float32 {
+	floor, loud := l.spread()
 	return max(-75, min(floor+6, loud-35, -50))
 }
 
@@ -94,21 +98,32 @@ func runs(frames []float32, threshold float32) []stretch {
 	return list
 }
 
-// silences lists the long stretches below threshold, without their guards. A
-// recording that is all below it is one, however short.
-func silences(frames []float32, threshold float32) []stretch {
-	var list []stretch
-	for _, r := range runs(frames, threshold) {
-		if r.to-r.from < min(minSilence, len(frames)) {
-			continue
+// silences lists the long stretches of src below threshold, without their guards.
+// A recording that is all below it is one, however short. total is how many frames
+// there are.
+func silences(src Source, threshold float32, total int) (list []stretch, err error) {
+	at, start := 0, -1
+	end := func() {
+		r := stretch{start, at}
+		if start = -1; r.from < 0 || r.to-r.from < min(minSilence, total) {
+			return
 		}
 		if r.from > 0 {
 			r.from += guard
 		}
-		if r.to < len(frames) {
+		if r.to < total {
 			r.to -= guard
 		}
 		list = append(list, r)
 	}
-	return list
+	err = eachLevel(src, func(db float32) {
+		if db >= threshold {
+			end()
+		} else if start < 0 {
+			start = at
+		}
+		at++
+	})
+	end()
+	return list, err
 }

@@ -65,7 +65,7 @@ func (c *Client) Detect(ctx context.Context, req VADRequest, pcm []float32) (VAD
 		return VADResponse{}, err
 	}
 	var v VADResponse
-	return v, c.call(ctx, http.MethodPost, "/v1/vad", bytes.NewReader(body), &v)
+	return v, c.call(ctx, http.MethodPost, "/v1/vad", body, &v)
 }
 
 // Transcribe decodes one window of at most MaxWindow. observe sees loading,
@@ -77,7 +77,7 @@ func (c *Client) Transcribe(ctx context.Context, req WindowRequest, pcm []float3
 	if err != nil {
 		return Done{}, err
 	}
-	resp, err := c.do(ctx, http.MethodPost, "/v1/transcribe", bytes.NewReader(body))
+	resp, err := c.do(ctx, http.MethodPost, "/v1/transcribe", body)
 	if err != nil {
 		return Done{}, err
 	}
@@ -103,18 +103,45 @@ func (c *Client) Transcribe(ctx context.Context, req WindowRequest, pcm []float3
 	}
 }
 
+// pieceSamples bounds what of a request's samples is encoded at a time.
+const pieceSamples = 16 << 10
+
+// request is a request as it goes over the wire: one JSON line, then samples. It is
+// encoded as it is read, so that the samples are in memory once.
+type request struct {
+	rest []byte    // encoded and not read yet
+	pcm  []float32 // not encoded yet
+	buf  []byte
+}
+
 // encode puts a request in front of its samples.
-func encode(req any, pcm []float32) ([]byte, error) {
+func encode(req any, pcm []float32) (*request, error) {
 	head, err := json.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
-	body := make([]byte, 0, len(head)+1+4*len(pcm))
-	body = append(append(body, head...), '\n')
-	for _, v := range pcm {
-		body = binary.LittleEndian.AppendUint32(body, math.Float32bits(v))
+	return &request{rest: append(head, '\n'), pcm: pcm}, nil
+}
+
+// Len is how many bytes are not read yet.
+func (r *request) Len() int64 { return int64(len(r.rest)) + 4*int64(len(r.pcm)) }
+
+// Read is io.Reader's.
+func (r *request) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		if len(r.pcm) == 0 {
+			return 0, io.EOF
+		}
+		piece := r.pcm[:min(len(r.pcm), pieceSamples)]
+		r.pcm, r.buf = r.pcm[len(piece):], r.buf[:0]
+		for _, v := range piece {
+			r.buf = binary.LittleEndian.AppendUint32(r.buf, math.Float32bits(v))
+		}
+		r.rest = r.buf
 	}
-	return body, nil
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
 
 // call is one request with a JSON answer into out, which may be nil.
@@ -140,6 +167,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	req, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if r, ok := body.(*request); ok {
+		req.ContentLength = r.Len()
 	}
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {

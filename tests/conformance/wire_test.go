@@ -85,7 +85,7 @@ func (b bad) send(address, key string) (answer, error) {
 		return answer{}, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	go func() {
 		conn.Write(b.wire(address, key)) //nolint:errcheck // the answer says why
 		if b.cut > 0 {

@@ -163,7 +163,11 @@ func (s *Server) Create(name string) error {
 // undone, connections are broken.
 func (s *Server) Pause() error { return s.halt(syscall.SIGINT) }
 
-// Resume starts it again after Pause.
+// Crash ends the server at once, as a power cut would: what runs in it is broken
+// off, and the next start recovers the database first.
+func (s *Server) Crash() error { return s.halt(syscall.SIGQUIT) }
+
+// Resume starts it again after Pause or Crash.
 func (s *Server) Resume() error { return s.launch() }
 
 func (s *Server) halt(signal os.Signal) error {

@@ -33,6 +33,15 @@ func TestServer(t *testing.T) {
 	if err := s.Create("two"); err != nil {
 		t.Error(err)
 	}
+	if err := s.Crash(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Create("two"); err == nil {
+		t.Error("after a crash, a database that was made is gone")
+	}
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}

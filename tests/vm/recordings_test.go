@@ -71,7 +71,7 @@ func recordings(t *testing.T, n int, random *rand.Rand) (all []*recording) {
 // it: its own code, with the fake engine in this process.
 func listener(t *testing.T) func(path string) (text string, size int64) {
 	t.Helper()
-	backend, err := hearing.New()
+	backend, err := hearing.New(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

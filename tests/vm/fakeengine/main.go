@@ -1,7 +1,9 @@
 // Command fakeengine stands in for the engine where the real one would take
 // minutes for a sentence: it speaks the engine's protocol and notifies systemd
 // as that does, and hears what package hearing says. A model whose name ends in
-// "-hog" is one that eats all the memory it can get.
+// "-hog" is one that eats all the memory it can get, one in "-takes-110s" takes as
+// long for each window, and with "-fails-3" behind that the third one fails. Each
+// window that is done is a line of its log.
 //
 // It takes the engine's flags and trusts the socket that it inherits, as the
 // engine does; it writes nothing.
@@ -60,11 +62,11 @@ func run(ctx context.Context) error {
 	if len(listeners) != 1 {
 		return fmt.Errorf("wanted one inherited socket, got %d", len(listeners))
 	}
-	backend, err := hearing.New()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	backend, err := hearing.New(log)
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var guard watchdog.Guard
 	if interval := systemd.WatchdogInterval(); interval > 0 {
 		go guard.Run(context.WithoutCancel(ctx), interval/5, systemd.Notify, log)

@@ -9,9 +9,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"whisper-appliance/internal/audio"
@@ -29,13 +31,18 @@ const (
 var words = [16]string{"alder", "birch", "cedar", "elm", "fir", "hazel", "holly", "juniper",
 	"larch", "maple", "oak", "pine", "rowan", "spruce", "willow", "yew"}
 
-// Backend hears the reference clip in known, and digests in all else.
-type Backend struct{ known []byte }
+// Backend hears the reference clip in known, and digests in all else. For speech it
+// takes what is loud.
+type Backend struct {
+	known []byte
+	log   *slog.Logger
+}
 
-// New is a backend that knows the reference clip.
-func New() (Backend, error) {
+// New is a backend that knows the reference clip, and notes each window that is
+// done in log.
+func New(log *slog.Logger) (Backend, error) {
 	known, err := reference()
-	return Backend{known}, err
+	return Backend{known, log}, err
 }
 
 // reference is the reference clip's sound, f32le.
@@ -62,7 +69,11 @@ func (b Backend) Load(path string) (engine.LoadedModel, error) {
 	if name := strings.TrimSuffix(filepath.Base(path), ".bin"); strings.HasSuffix(name, "-hog") {
 		eat()
 	}
-	return model(b), nil
+	pace, err := paceOf(path)
+	if err != nil {
+		return nil, &engine.Failure{Code: engine.CodeBadModel, Message: err.Error()}
+	}
+	return &model{Backend: b, pace: pace}, nil
 }
 
 // eat takes memory, and writes to it, until somebody ends the process.
@@ -80,29 +91,30 @@ func eat() {
 	}
 }
 
-// LoadVAD is engine.Backend's, and fails.
-func (Backend) LoadVAD(string, int) (engine.LoadedVAD, error) {
-	return nil, &engine.Failure{Code: engine.CodeBadModel, Message: "there is no speech detector here"}
+// LoadVAD is engine.Backend's.
+func (Backend) LoadVAD(string, int) (engine.LoadedVAD, error) { return detector{}, nil }
+
+type model struct {
+	Backend
+	pace
+	windows atomic.Int64 // begun since it was loaded
 }
 
-type model struct{ known []byte }
+func (*model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
+func (*model) Close()             {}
 
-func (model) Info() engine.Model { return engine.Model{Type: "tiny", Multilingual: true} }
-func (model) Close()             {}
-
-func (m model) NewState() (engine.State, error) { return state(m), nil }
+func (m *model) NewState() (engine.State, error) { return state{m}, nil }
 
 // state needs nothing that the model has not.
-type state struct{ known []byte }
+type state struct{ *model }
 
 func (state) Bytes() int64 { return 0 }
-func (state) Close()       {}
 
 func (s state) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []float32, emit func(engine.Event)) (engine.Done, error) {
-	if ctx.Err() != nil {
-		return engine.Done{}, &engine.Failure{Code: engine.CodeAborted, Message: "the client has left"}
-	}
 	began := time.Now()
+	if err := s.window(ctx, &s.windows); err != nil {
+		return engine.Done{}, err
+	}
 	end := time.Duration(len(pcm)) * time.Second / engine.SampleRate
 	segment := engine.Segment{End: end, Text: " " + s.hear(pcm), AvgLogProb: -0.1}
 	for i, word := range strings.Fields(segment.Text) {
@@ -116,6 +128,7 @@ func (s state) Transcribe(ctx context.Context, req engine.WindowRequest, pcm []f
 	if done.Language == "" {
 		done.Language, done.LanguageProb = "en", 1
 	}
+	s.log.Info("window decoded", "length", end, "took", done.Took)
 	return done, nil
 }
 

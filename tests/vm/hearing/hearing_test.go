@@ -2,8 +2,11 @@ package hearing
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"log/slog"
 	"testing"
+	"time"
 
 	"whisper-appliance/internal/engine"
 	"whisper-appliance/internal/smoke"
@@ -20,7 +23,7 @@ func TestHear(t *testing.T) {
 	if err := binary.Read(bytes.NewReader(known), binary.LittleEndian, clip); err != nil {
 		t.Fatal(err)
 	}
-	b, err := New()
+	b, err := New(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +68,58 @@ func TestHear(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
-	if _, err := (Backend{}).LoadVAD("x", 1); err == nil {
-		t.Error("there is a speech detector")
+// TestPace: a model's name says how long its windows take, and which one fails.
+func TestPace(t *testing.T) {
+	for name, want := range map[string]pace{
+		"ggml-tiny.bin":                       {},
+		"ggml-tiny-takes-110s.bin":            {takes: 110 * time.Second},
+		"ggml-tiny-takes-1670ms-fails-3.bin":  {1670 * time.Millisecond, 3},
+		"ggml-tiny-takes-long.bin":            {},
+		"ggml-tiny-takes-1s-fails-3-more.bin": {},
+	} {
+		if got, err := paceOf(name); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+	if _, err := (Backend{}).Load("ggml-tiny-takes-99999999999999999999s.bin"); err == nil {
+		t.Error("a time beyond all bounds was taken")
+	}
+	loaded, err := Backend{log: slog.New(slog.DiscardHandler)}.Load("ggml-tiny-takes-1ms-fails-2.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room, err := loaded.NewState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	window := func(ctx context.Context) error {
+		_, err := room.Transcribe(ctx, engine.WindowRequest{}, make([]float32, 16000), func(engine.Event) {})
+		return err
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	first, second, third, fourth := window(t.Context()), window(t.Context()), window(t.Context()), window(gone)
+	if first != nil || second == nil || third != nil || fourth == nil {
+		t.Errorf("windows: %v, %v, %v, of one who has left: %v", first, second, third, fourth)
+	}
+}
+
+// TestDetect: what is loud is speech.
+func TestDetect(t *testing.T) {
+	loaded, err := Backend{}.LoadVAD("x", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loaded.Close()
+	pcm := make([]float32, 10*engine.SampleRate)
+	for i := range 2 * engine.SampleRate {
+		pcm[5*engine.SampleRate+i] = float32(i%200)/200 - 0.5
+	}
+	speech, err := loaded.Detect(engine.VADRequest{}, pcm)
+	if err != nil || len(speech) != 1 || speech[0].Start < 4*time.Second || speech[0].End > 8*time.Second {
+		t.Errorf("speech %v, %v; want it from 5 to 7 s", speech, err)
+	}
+	if speech, err := loaded.Detect(engine.VADRequest{}, make([]float32, engine.SampleRate)); err != nil || len(speech) != 0 {
+		t.Errorf("in silence %v, %v", speech, err)
 	}
 }
