@@ -217,10 +217,15 @@ func (l *Launcher) runOne(ctx context.Context, socket *os.File) error {
 	return nil
 }
 
+// waitPolicy is that of the engine's unit: threads that spin while they wait take
+// the processor from those they wait for, where others want it, too.
+const waitPolicy = "OMP_WAIT_POLICY=passive"
+
 // inherited are the variables of ours that an engine has a use for; keys and
-// the service manager's socket are not among them.
+// the service manager's socket are not among them. Of a name that is there twice
+// the last one counts.
 func inherited() []string {
-	var env []string
+	env := []string{waitPolicy}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		if name == "PATH" || name == "LANG" || name == "TZ" || strings.HasPrefix(name, "OMP_") || strings.HasPrefix(name, "GGML_") {
