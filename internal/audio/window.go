@@ -12,7 +12,7 @@ const MaxWindow = 30 * time.Second
 // Window is a stretch of a recording, from its beginning, that is decoded at once.
 type Window struct {
 	Start, End time.Duration
-	Speech     []Span // what in it is speech, in order; never empty
+	Speech     []Span // what in it is speech, in order; Next leaves it never empty
 }
 
 // Length is how long the window lasts.
@@ -26,14 +26,25 @@ func (w Window) Spoken() (sum time.Duration) {
 	return sum
 }
 
-// Before is the part of the window before a place in the recording. There may be
-// no speech in it.
-func (w Window) Before(end time.Duration) Window {
-	part := Window{Start: w.Start, End: min(w.End, end)}
+// Before is the part of the window before a place in the recording; without
+// Speech where there is none. Speech that begins or ends within slack of the
+// place is not cut, and a pause is shared with what follows, as Next does.
+func (w Window) Before(place, slack time.Duration) Window {
+	part := Window{Start: w.Start, End: w.End}
 	for _, s := range w.Speech {
-		if s.End = min(s.End, end); s.Start < s.End {
+		switch {
+		case place >= s.End-slack:
 			part.Speech = append(part.Speech, s)
+			place = max(place, s.End)
+			continue
+		case place > s.Start+slack:
+			part.Speech = append(part.Speech, Span{s.Start, place})
+			part.End = place
+		case len(part.Speech) > 0:
+			last := part.Speech[len(part.Speech)-1].End
+			part.End = min(place, last+(s.Start-last)/2)
 		}
+		return part
 	}
 	return part
 }

@@ -151,7 +151,8 @@ func (d *DB) Compact(ctx context.Context) error {
 	if d.Shared() {
 		return nil
 	}
-	for pages := 1; pages > 0; {
+	given := 0
+	for pages := 1; pages > 0; given += pages {
 		err := d.Write(ctx, func(tx *sql.Tx) (err error) {
 			pages, err = giveBack(ctx, tx)
 			return err
@@ -159,6 +160,9 @@ func (d *DB) Compact(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+	if given == 0 {
+		return nil
 	}
 	// Where somebody reads it does less, and says so in a row that nobody needs.
 	_, err := d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")

@@ -110,7 +110,7 @@ type WindowRequest struct {
 	BeamSize       int     `json:"beam_size,omitempty"`       // < 2 = greedy
 	BestOf         int     `json:"best_of,omitempty"`         // candidates at a temperature above 0; 0 = 5
 	AudioCtx       int     `json:"audio_ctx,omitempty"`       // encoder positions (20 ms each); 0 = all 1500
-	OnePass        bool    `json:"one_pass,omitempty"`        // the encoder runs once; see Done.Until
+	OnePass        bool    `json:"one_pass,omitempty"`        // the encoder runs until something was heard; see Done.Until
 	Words          bool    `json:"words,omitempty"`
 	Threads        int     `json:"threads,omitempty"` // 0 = the engine's own choice
 	Stay           *Stay   `json:"stay,omitempty"`    // from now on; nil = as before

@@ -53,9 +53,8 @@ func (s *Store) Fetched(ctx context.Context, id string, w Worker, r Recording) (
 }
 
 // Plan stores what is known of a recording once speech was looked for in it, how
-// long it is and where its windows are, and renews the lease. The windows that
-// are stored stay: who plans anew must come to the same windows, or take the plan
-// that is there.
+// long it is and where that is, and renews the lease. The windows that are stored
+// stay: who goes on takes the plan that is there.
 func (s *Store) Plan(ctx context.Context, id string, w Worker, duration time.Duration, plan json.RawMessage) (canceling bool, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
 		canceling, err = s.renew(ctx, tx, id, w, "lease_until = $3, plan = $4, duration_ns = $5", s.until(now), string(plan), int64(duration))

@@ -44,7 +44,7 @@ func (r *run) request(w audio.Window) engine.WindowRequest {
 		Model: r.job.ModelFile, Language: r.result.Language, Translate: r.job.Task == transcript.Translate,
 		Prompt: r.job.Prompt, Temperature: float32(r.job.Temperature), Words: r.job.Words,
 		BeamSize: r.job.BeamSize, BestOf: r.job.BestOf, Threads: r.job.Threads,
-		OnePass: !r.job.OneLook,
+		OnePass: !r.job.OneLook && !r.job.EachLanguage, // of the rest nobody could tell the language
 	}
 	if r.job.EachLanguage {
 		req.Language = r.job.Language
@@ -61,25 +61,41 @@ func (r *run) request(w audio.Window) engine.WindowRequest {
 	return req
 }
 
-// hear decodes a window, again where the result looks wrong, and once more
-// where somebody spoke and no text is. It gives the part of the window that the
-// result is of, too.
+// hear decodes a window, and once more where somebody spoke and no text is. It
+// gives the part of the window that the result is of, too.
 func (r *run) hear(ctx context.Context, w audio.Window, pcm []float32) (heard, audio.Window, error) {
 	req := r.request(w)
-	h, err := r.attempt(ctx, w, pcm, req)
-	if err != nil || r.job.OneLook {
+	if r.job.OneLook {
+		h, err := r.attempt(ctx, w, pcm, req)
 		return h, w, err
 	}
-	req.Language = h.language // what was detected once holds for the window
-	if h, err = r.again(ctx, w, pcm, req, h.look(r.spoken(w))); err != nil {
+	h, err := r.listen(ctx, w, pcm, req)
+	if err != nil {
 		return h, w, err
 	}
-	w = h.reached(w)
+	part := h.reached(w)
+	if part.Spoken() < min(w.Spoken(), leastSpeech) { // too little to go on from
+		req.OnePass, part = false, w
+		if h, err = r.listen(ctx, w, pcm, req); err != nil {
+			return h, w, err
+		}
+	}
 	if r.detected && h.flaw.mild() {
-		h, err = r.complete(ctx, w, pcm, req, h)
+		req.Language = h.language
+		h, err = r.complete(ctx, part, pcm, req, h)
 	}
 	r.prompt = r.believed(h)
-	return h, w, err
+	return h, part, err
+}
+
+// listen decodes a window, again where the result looks wrong.
+func (r *run) listen(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest) (heard, error) {
+	h, err := r.attempt(ctx, w, pcm, req)
+	if err != nil {
+		return h, err
+	}
+	req.Language = h.language // what was detected once holds for the window
+	return r.again(ctx, w, pcm, req, h.look(r.spoken(w)))
 }
 
 // reached is the part of w that the text reaches. What the model has left at the
@@ -89,8 +105,8 @@ func (h heard) reached(w audio.Window) audio.Window {
 	if h.until == 0 {
 		return w
 	}
-	part := w.Before(w.Start + h.until)
-	if rest := w.Spoken() - part.Spoken(); rest < leastRest || part.Spoken() < leastSpeech {
+	part := w.Before(w.Start+h.until, leastRest)
+	if w.Spoken()-part.Spoken() < leastRest {
 		return w
 	}
 	return part
@@ -112,7 +128,7 @@ func (r *run) again(ctx context.Context, w audio.Window, pcm []float32, req engi
 			return h, err
 		}
 		h = h.look(r.spoken(w))
-		if best.flaw == looping && h.confirms(best, r.spoken(w)) {
+		if next.Prompt == "" && h.confirms(best, r.spoken(w)) { // the prompt may be what it repeats
 			best.flaw = fine
 		} else if h.better(best) {
 			best = h
@@ -141,7 +157,7 @@ func fallbacks(req engine.WindowRequest) []engine.WindowRequest {
 // their own, and puts what comes between the rest.
 func (r *run) complete(ctx context.Context, w audio.Window, pcm []float32, req engine.WindowRequest, h heard) (heard, error) {
 	const margin = 200 * time.Millisecond
-	req.AudioCtx = 0
+	req.AudioCtx, req.OnePass = 0, false
 	for _, s := range missed(w, h.segments) {
 		part := audio.Window{Start: max(w.Start, s.Start-margin), End: min(w.End, s.End+margin), Speech: []audio.Span{s}}
 		from := part.Start - w.Start

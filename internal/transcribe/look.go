@@ -148,14 +148,19 @@ func (h heard) better(other heard) bool {
 	return h.logProb > other.logProb
 }
 
-// usualTokens is what people say in a second who speak fast, in tokens. A loop
-// goes on until there is no room for more.
-const usualTokens = 6
+// What people say in a second, in tokens: who speak slowly, and fast. A loop goes
+// on until there is no room for more.
+const (
+	slowTokens = 1
+	fastTokens = 6
+)
 
 // confirms tells whether what an attempt said again and again was said so:
 // another attempt heard the same words, and there was time to say them.
 func (h heard) confirms(other heard, speech time.Duration) bool {
-	return h.flaw == looping && float64(h.tokens) <= usualTokens*speech.Seconds() && h.plain() == other.plain()
+	rate := float64(h.tokens) / speech.Seconds()
+	return h.flaw == looping && other.flaw == looping && rate >= slowTokens && rate <= fastTokens &&
+		strings.TrimSpace(h.plain()) != "" && h.plain() == other.plain()
 }
 
 // longestPeriod is the longest passage, in tokens, whose repetition is looked for.

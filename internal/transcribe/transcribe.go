@@ -419,12 +419,12 @@ func (r *run) add(w audio.Window, h heard) error {
 		r.result.Language = h.language
 	}
 	r.result.Segments = append(r.result.Segments, fresh...)
-	r.at, r.done = w.Speech[len(w.Speech)-1].End, w.End
+	r.at, r.done = w.Speech[len(w.Speech)-1].End, max(r.done, w.End)
 	if err := r.keep(w, fresh, tokens); err != nil {
 		return err
 	}
 	r.observe(Update{
-		Phase: Recognising, Done: w.End, Total: r.result.Duration,
+		Phase: Recognising, Done: r.done, Total: r.result.Duration,
 		Language: r.result.Language, LanguageProb: r.sure, Segments: fresh, Tokens: tokens,
 	})
 	return nil

@@ -21,14 +21,12 @@ static _Thread_local bool muted; // what is given up on purpose is no error
 
 static bool may_encode(struct whisper_context *ctx, struct whisper_state *state, void *data) {
 	(void)ctx;
-	(void)state;
 	struct wa_watch *w = data;
-	if (w->passes == 0) {
+	if (w->one_pass && whisper_full_n_segments_from_state(state) > 0) {
 		w->refused = 1;
 		muted = true;
 		return false;
 	}
-	w->passes--;
 	return !must_abort(data);
 }
 

@@ -19,8 +19,10 @@ struct wa_watch {
 	int steps;   // how often whisper.cpp has asked whether to: it lives
 	int percent; // set by whisper.cpp: how far
 	int threads; // that compute
-	int passes;  // of the encoder that are still allowed; < 0 = any number
-	int refused; // whether one was not
+
+	// These are looked at on the thread that decodes alone.
+	int one_pass; // set by Go: encode no more once something was heard
+	int refused;  // set by whisper.cpp: it would have
 
 	// Of each segment in its order, to be read when whisper.cpp has returned: how
 	// probable it is that nobody speaks in what the segment was heard in. What

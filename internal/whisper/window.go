@@ -75,9 +75,8 @@ func (s *state) decode(req engine.WindowRequest, pcm []float32, watch *C.struct_
 	}
 	params, free := s.params(req)
 	defer free()
-	watch.passes = -1
 	if req.OnePass {
-		watch.passes = 1
+		watch.one_pass = 1
 	}
 	C.wa_observe(&params, watch)
 

@@ -165,7 +165,7 @@ func TestCLIRefusals(t *testing.T) {
 		{"transcribe " + empty, 65, "empty"},
 		{"transcribe " + text, 65, "try:"},
 		{"transcribe --model none " + clip, 66, "none"},
-		{"transcribe --model base " + clip, 66, "models pull base"},
+		{"transcribe --model large-v1 " + clip, 66, "models pull large-v1"},
 		{"transcribe --language klingon " + clip, 65, "klingon"},
 		{"transcribe --temperature 7 " + clip, 65, "0 to 1"},
 		{"transcribe --output " + there + " " + clip, 75, "--force"},
