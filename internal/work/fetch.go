@@ -124,7 +124,7 @@ func (d *Desk) fetch(ctx context.Context, j job.Job) (*os.File, job.Recording, e
 
 // take keeps a recording and notes it with its job. Both may be done again.
 func (d *Desk) take(ctx context.Context, j *job.Job, f *os.File, r *job.Recording) error {
-	if j.Media != "" {
+	if j.Media != "" && j.Media == r.Media {
 		return nil // by a write whose answer got lost
 	}
 	if err := d.makeRoom(ctx, r.Bytes); err != nil {
