@@ -20,8 +20,9 @@ const (
 	// that others have stored.
 	deliveryPoll = 3 * time.Second
 	// ownPause is before a delivery is looked at again that was not sent for
-	// reasons of our own.
-	ownPause = 30 * time.Second
+	// reasons of our own, and ownPauseMost where these last.
+	ownPause     = 30 * time.Second
+	ownPauseMost = 10 * time.Minute
 	// attemptTime is how long one attempt may take: less than a lease.
 	attemptTime = 20 * time.Second
 )
@@ -113,8 +114,9 @@ func (d *Desk) judge(ctx context.Context, v job.Delivery, err error, ours bool) 
 	case d.base.Err() != nil: // the next server sends it
 		return job.Attempt{State: job.Sending, None: true}
 	case ours:
-		log.Warn("webhook cannot be sent; trying again", "error", err, "after", ownPause)
-		return job.Attempt{State: job.Sending, Again: ownPause, Error: job.FailureOf(err).Message, None: true}
+		pause := min(max(time.Since(v.Created)/4, ownPause), ownPauseMost)
+		log.Warn("webhook cannot be sent; trying again", "error", err, "after", pause)
+		return job.Attempt{State: job.Sending, Again: pause, Error: job.FailureOf(err).Message, None: true}
 	case ctx.Err() != nil:
 		err = fault.New(fault.Unavailable, outbound.CodeUnreachable, "the receiver took more than %v", attemptTime).Because(err)
 	}

@@ -283,13 +283,16 @@ func TestJudge(t *testing.T) {
 		"ours":          {over, errors.New("x"), true, job.Attempt{State: job.Sending, Again: ownPause, Error: job.FailureOf(errors.New("x")).Message, None: true}},
 		"wants no more": {t.Context(), fault.New(fault.Conflict, webhook.CodeGone, "gone"), false, job.Attempt{State: job.GivenUp, Error: "gone"}},
 	} {
-		got := r.judge(c.ctx, job.Delivery{Attempts: 1}, c.err, c.ours)
+		got := r.judge(c.ctx, job.Delivery{Attempts: 1, Created: time.Now()}, c.err, c.ours)
 		if !c.ours {
 			got.Again = 0 // it is spread
 		}
 		if got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+	}
+	if got := r.judge(t.Context(), job.Delivery{}, errors.New("x"), true); got.Again != ownPauseMost {
+		t.Errorf("what lasts is looked at again after %v", got.Again)
 	}
 	r.endAll(errStops)
 	if got := r.judge(t.Context(), job.Delivery{Attempts: 1}, dial, false); got != (job.Attempt{State: job.Sending, None: true}) {
