@@ -58,7 +58,7 @@ type Event struct {
 }
 
 // EndedJob is a job as GET /api/v1/jobs/{id} shows it, with a link in place of its
-// text.
+// text. URL and Name of one from a URL are its host alone.
 type EndedJob struct {
 	Job
 	Transcript string `json:"transcript,omitempty" doc:"Path on the appliance at which the text of a job that is done is."`

@@ -1,6 +1,7 @@
 package database
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
@@ -70,6 +71,25 @@ func TestMigrationsOnlyAdd(t *testing.T) {
 		}
 		if strings.Contains(string(script), "NO TRANSACTION") {
 			t.Errorf("%s is in no transaction", e.Name())
+		}
+	}
+}
+
+// TestMigrationsStay: databases have been made by them, which an edit would not
+// reach. What is to be otherwise is a further migration.
+func TestMigrationsStay(t *testing.T) {
+	known := map[string]string{
+		"00001_jobs.sql":       "35b020c1edd57bc9c61e22bb333ce16208c73d0c69845efcb5a2e3648b0b0fd7",
+		"00002_deliveries.sql": "1c634847b039b12cad40e21d60443422fc242aca3e4553ee139e86374a88874f",
+	}
+	entries, err := migrations.ReadDir("migrations")
+	if err != nil || len(entries) != len(known) {
+		t.Errorf("%d migrations, %d are known here (%v)", len(entries), len(known), err)
+	}
+	for _, e := range entries {
+		script, err := migrations.ReadFile("migrations/" + e.Name())
+		if sum := fmt.Sprintf("%x", sha256.Sum256(script)); err != nil || sum != known[e.Name()] {
+			t.Errorf("%s has the sum %s, not %q (%v)", e.Name(), sum, known[e.Name()], err)
 		}
 	}
 }

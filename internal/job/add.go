@@ -88,8 +88,7 @@ func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, n New) (J
 		if same, err := get(ctx, tx, n.ID); fault.KindOf(err) != fault.NotFound {
 			return same, err == nil, err
 		}
-		there, err := scan(tx.QueryRowContext(ctx, "SELECT "+columns+` FROM jobs
-			WHERE owner = $1 AND idempotency_key = $2 AND state IN ('queued', 'running', 'done')`, n.Owner, n.Key), true)
+		there, err := withKey(ctx, tx, n)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue // it has failed since, and its key is free again
 		}
@@ -99,6 +98,24 @@ func (s *Store) addOrJoin(ctx context.Context, tx *sql.Tx, now moment, n New) (J
 		return there, true, err
 	}
 	return Job{}, false, fault.New(fault.Busy, "idempotency_key_busy", "jobs of this idempotency key come and go").On("idempotency_key").Try("try again")
+}
+
+// withKey is the job that has the key of another one of its owner.
+func withKey(ctx context.Context, tx *sql.Tx, n New) (Job, error) {
+	return scan(tx.QueryRowContext(ctx, "SELECT "+columns+` FROM jobs
+		WHERE owner = $1 AND idempotency_key = $2 AND idempotency_key <> '' AND state IN ('queued', 'running', 'done')`, plain(n.Owner), n.Key), true)
+}
+
+// Same is the job that Add would join n to by its key: the same request came before.
+func (s *Store) Same(ctx context.Context, n New) (j Job, found bool, err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		j, err = withKey(ctx, tx, n)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return j, err == nil && j.ID != "" && j.Digest == n.Digest, err
 }
 
 func reused(there Job) error {

@@ -210,7 +210,7 @@ func (s *Store) Retry(ctx context.Context, id string) (j Job, err error) {
 		if err := s.retryable(ctx, tx, j); err != nil {
 			return err
 		}
-		if err := supersede(ctx, tx, now, j.ID); err != nil {
+		if err := supersede(ctx, tx, j.ID); err != nil {
 			return err
 		}
 		j, err = scan(tx.QueryRowContext(ctx, `UPDATE jobs SET state = 'queued', queued = $2, ended = 0, deadline = 0, cancel_asked = 0, lease_until = 0, failure = '', crashes = 0, announced = 0

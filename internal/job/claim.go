@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
 
 	"whisper-appliance/internal/fault"
@@ -20,15 +21,16 @@ const effective = `CASE WHEN CAST($1 AS BIGINT) < queued THEN class
 // has run out; one of w's own is not lost because w was held up. Only jobs of the classes count, of all where none is named.
 // Nobody else gets the same job. found is false where there is none.
 func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
-	return s.next(ctx, w, false, classes)
+	return s.next(ctx, w, math.MaxInt, classes)
 }
 
-// ClaimHere is Claim for jobs whose recording need not be fetched.
-func (s *Store) ClaimHere(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
-	return s.next(ctx, w, true, classes)
+// ClaimFetching is Claim that gives w no job whose recording is to be fetched of an
+// owner for whom w fetches that many; 0 gives none at all.
+func (s *Store) ClaimFetching(ctx context.Context, w Worker, most int, classes ...Class) (j Job, found bool, err error) {
+	return s.next(ctx, w, most, classes)
 }
 
-func (s *Store) next(ctx context.Context, w Worker, here bool, classes []Class) (j Job, found bool, err error) {
+func (s *Store) next(ctx context.Context, w Worker, fetches int, classes []Class) (j Job, found bool, err error) {
 	args := []any{w.Instance, w.ID}
 	for _, c := range Classes() {
 		if len(classes) > 0 && !slices.Contains(classes, c) {
@@ -36,11 +38,7 @@ func (s *Store) next(ctx context.Context, w Worker, here bool, classes []Class) 
 		}
 		args = append(args, int64(c))
 	}
-	anywhere := int64(1)
-	if here {
-		anywhere = 0
-	}
-	args = append(args, anywhere)
+	args = append(args, fetches)
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
 		if err := s.settle(ctx, tx, now); err != nil {
 			return err
@@ -64,11 +62,12 @@ func (s *Store) claim() string {
 		skip = "FOR UPDATE OF jobs SKIP LOCKED"
 	}
 	return `WITH busy AS MATERIALIZED (
-			SELECT owner AS who, count(*) AS running FROM jobs WHERE state = 'running' AND lease_until > $3 GROUP BY owner
+			SELECT owner AS who, count(*) AS running, SUM(CASE WHEN source <> '' AND media = '' AND worker = $6 THEN 1 ELSE 0 END) AS fetching
+			FROM jobs WHERE state = 'running' AND lease_until > $3 GROUP BY owner
 		), best AS (
 			SELECT id FROM jobs LEFT JOIN busy ON who = owner
 			WHERE (state = 'queued' OR (state = 'running' AND lease_until <= $3 AND worker <> $6)) AND class IN ($7, $8, $9, $10)
-				AND (source = '' OR media <> '' OR CAST($11 AS BIGINT) = 1)
+				AND (source = '' OR media <> '' OR COALESCE(fetching, 0) < CAST($11 AS BIGINT))
 			ORDER BY ` + effective + ` DESC, COALESCE(running, 0), queued, id LIMIT 1 ` + skip + `
 		)
 		UPDATE jobs SET state = 'running', instance = $5, worker = $6, lease_until = $4, attempts = attempts + 1,
@@ -105,7 +104,9 @@ func overdue() error {
 // Free gives back what the runs of w's instance before this one have left: they
 // are queued again, at their old place, and keep their windows. It is to be
 // called once the predecessor is known to be gone, and before the first Claim.
-// Deliveries that they were sending are due again.
+// Deliveries that they were sending are due again. Jobs whose recording is to be
+// fetched, of which older releases know nothing, and which have failed for lack of
+// it, are queued again, without a key: that may be another job's by now.
 // Freed is how many there were.
 func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
@@ -114,7 +115,12 @@ func (s *Store) Free(ctx context.Context, w Worker) (freed int, err error) {
 		if err != nil {
 			return err
 		}
-		freed = int(n)
+		again, err := affected(ctx, tx, `UPDATE jobs SET state = 'queued', ended = 0, failure = '', crashes = 0, idempotency_key = ''
+			WHERE state = 'failed' AND source <> '' AND media = '' AND failure LIKE '%"code":"recording_gone"%'`)
+		if err != nil {
+			return err
+		}
+		freed = int(n + again)
 		if _, err := tx.ExecContext(ctx, `UPDATE deliveries SET lease_until = 0
 			WHERE state = 'sending' AND lease_until <> 0 AND worker <> $2 AND instance = $1`, w.Instance, w.ID); err != nil {
 			return err

@@ -358,6 +358,17 @@ func TestIdempotency(t *testing.T) {
 		if code(err) != "idempotency_key_reused" || fault.KindOf(err) != fault.Conflict {
 			t.Errorf("another request: %v", err)
 		}
+		for _, k := range []struct {
+			n    New
+			want bool
+		}{
+			{New{Owner: "ann", Key: "key", Digest: "d"}, true}, {New{Owner: "ann", Key: "key", Digest: "another"}, false},
+			{New{Owner: "bob", Key: "key", Digest: "d"}, false}, {New{Owner: "ann", Digest: "d"}, false},
+		} {
+			if j, found, err := s.Same(ctx, k.n); err != nil || found != k.want || found && j.ID != first {
+				t.Errorf("%+v: found %v, %v", k.n, found, err)
+			}
+		}
 		s.add(t, New{Owner: "bob", Key: "key", Digest: "another"})
 		s.add(t, New{Owner: "ann", Digest: "d"})
 		s.add(t, New{Owner: "ann", Digest: "d"})

@@ -17,10 +17,9 @@ type Telling string
 
 // The states of a delivery.
 const (
-	Sending    Telling = "sending"    // to be sent, or sent again
-	Delivered  Telling = "delivered"  // its receiver has taken it
-	GivenUp    Telling = "given_up"   // its receiver has not, for too long or for good
-	Superseded Telling = "superseded" // the job was tried again before it was delivered
+	Sending   Telling = "sending"   // to be sent, or sent again
+	Delivered Telling = "delivered" // its receiver has taken it
+	GivenUp   Telling = "given_up"  // its receiver has not, for too long or for good
 )
 
 // Delivery is a message about the end of a job.
@@ -48,9 +47,10 @@ func scanDelivery(r row) (v Delivery, err error) {
 
 // announce stores a delivery for each job that has ended and whose end is to be
 // told and is not yet, in the transaction that ends it. One that an older release
-// has ended, which knows of no deliveries, is found by the next Claim.
+// has ended, which knows of no deliveries, is found by the next Claim; where that
+// has tried a job again, too, what told of its end before goes.
 func announce(ctx context.Context, tx *sql.Tx, now moment, id string) error {
-	statement, args := `UPDATE jobs SET announced = 1 WHERE webhook <> '' AND announced = 0 AND `+ended, []any{}
+	statement, args := `UPDATE jobs SET announced = ended WHERE webhook <> '' AND announced <> ended AND `+ended, []any{}
 	if id != "" {
 		statement, args = statement+" AND id = $1", []any{id}
 	}
@@ -66,6 +66,9 @@ func announce(ctx context.Context, tx *sql.Tx, now moment, id string) error {
 		return err
 	})
 	for _, v := range all {
+		if err == nil {
+			err = supersede(ctx, tx, v.Job)
+		}
 		if err == nil {
 			err = insertDelivery(ctx, tx, now, v)
 		}
@@ -83,10 +86,10 @@ func insertDelivery(ctx context.Context, tx *sql.Tx, now moment, v Delivery) err
 	return err
 }
 
-// supersede ends the deliveries of a job that is tried again: what they tell is
-// no longer so.
-func supersede(ctx context.Context, tx *sql.Tx, now moment, id string) error {
-	_, err := tx.ExecContext(ctx, `UPDATE deliveries SET state = 'superseded', ended = $2, lease_until = 0 WHERE job_id = $1 AND state = 'sending'`, id, now.wall)
+// supersede removes the deliveries of a job that is tried again, or was: what they
+// tell is no longer so.
+func supersede(ctx context.Context, tx *sql.Tx, id string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM deliveries WHERE job_id = $1", id)
 	return err
 }
 
@@ -94,21 +97,28 @@ func supersede(ctx context.Context, tx *sql.Tx, now moment, id string) error {
 // put off by a clock that has been set back since.
 const longestPause = 48 * time.Hour
 
-// ClaimDelivery leases to w the delivery that has been due for longest, for as
-// long as Options.Lease. Nobody else gets it meanwhile. found is false where none
-// is due.
-func (s *Store) ClaimDelivery(ctx context.Context, w Worker) (v Delivery, found bool, err error) {
+// ClaimDelivery leases to w a delivery that is due, for as long as Options.Lease:
+// of the owner for whom the fewest are being sent, and of several the one that has
+// been due for longest. An owner for whom w sends so many as most gets no further
+// one. Nobody else gets it meanwhile. One whose job is not as it would tell is
+// passed over. found is false where there is none.
+func (s *Store) ClaimDelivery(ctx context.Context, w Worker, most int) (v Delivery, found bool, err error) {
 	skip := ""
 	if s.db.Shared() {
-		skip = "FOR UPDATE SKIP LOCKED"
+		skip = "FOR UPDATE OF deliveries SKIP LOCKED"
 	}
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		v, err = scanDelivery(tx.QueryRowContext(ctx, `WITH best AS MATERIALIZED (
-				SELECT id FROM deliveries WHERE state = 'sending' AND lease_until <= $1 AND (due <= $1 OR due > $2) ORDER BY due, id LIMIT 1 `+skip+`
+		v, err = scanDelivery(tx.QueryRowContext(ctx, `WITH busy AS MATERIALIZED (
+				SELECT jobs.owner AS who, count(*) AS sending, SUM(CASE WHEN deliveries.worker = $4 THEN 1 ELSE 0 END) AS here
+				FROM deliveries JOIN jobs ON jobs.id = job_id WHERE deliveries.state = 'sending' AND deliveries.lease_until > $1 GROUP BY jobs.owner
+			), best AS MATERIALIZED (
+				SELECT deliveries.id FROM deliveries JOIN jobs ON jobs.id = job_id AND jobs.state = event LEFT JOIN busy ON who = jobs.owner
+				WHERE deliveries.state = 'sending' AND deliveries.lease_until <= $1 AND (due <= $1 OR due > $2) AND COALESCE(here, 0) < $6
+				ORDER BY COALESCE(sending, 0), due, deliveries.id LIMIT 1 `+skip+`
 			)
 			UPDATE deliveries SET instance = $3, worker = $4, lease_until = $5, attempts = attempts + 1
 			WHERE id IN (SELECT id FROM best) RETURNING `+deliveryColumns,
-			now.lease, now.lease+longestPause.Milliseconds(), w.Instance, w.ID, s.until(now)))
+			now.lease, now.lease+longestPause.Milliseconds(), w.Instance, w.ID, s.until(now), most))
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -122,18 +132,22 @@ type Attempt struct {
 	State Telling       // Delivered, GivenUp, or Sending: it is to be sent again
 	Again time.Duration // from now, where it is
 	Error string        // in words; "" = none
+	None  bool          // it was none of the receiver's, and does not count
 }
 
 // Attempted stores what came of a delivery that w has claimed. It fails with
 // ErrLost where that is no longer w's, and then nothing is changed.
 func (s *Store) Attempted(ctx context.Context, id string, w Worker, a Attempt) error {
 	return s.change(ctx, func(tx *sql.Tx, now moment) error {
-		over := int64(0)
+		over, none := int64(0), 0
 		if a.State != Sending {
 			over = now.wall
 		}
-		n, err := affected(ctx, tx, `UPDATE deliveries SET state = $3, due = $4, ended = $5, error = $6, lease_until = 0
-			WHERE id = $1 AND worker = $2 AND state = 'sending'`, id, w.ID, string(a.State), now.lease+a.Again.Milliseconds(), over, plain(a.Error))
+		if a.None {
+			none = 1
+		}
+		n, err := affected(ctx, tx, `UPDATE deliveries SET state = $3, due = $4, ended = $5, error = $6, attempts = attempts - $7, lease_until = 0
+			WHERE id = $1 AND worker = $2 AND state = 'sending'`, id, w.ID, string(a.State), now.lease+a.Again.Milliseconds(), over, plain(a.Error), none)
 		if err == nil && n == 0 {
 			return fmt.Errorf("delivery %s: %w", id, ErrLost)
 		}
@@ -141,7 +155,8 @@ func (s *Store) Attempted(ctx context.Context, id string, w Worker, a Attempt) e
 	})
 }
 
-// Deliveries are the last deliveries of some jobs, by the jobs' ids.
+// Deliveries are the deliveries of some jobs, by the jobs' ids. Due is by the
+// clock that people see.
 func (s *Store) Deliveries(ctx context.Context, jobs ...string) (last map[string]Delivery, err error) {
 	if len(jobs) == 0 {
 		return nil, nil
@@ -151,6 +166,10 @@ func (s *Store) Deliveries(ctx context.Context, jobs ...string) (last map[string
 		places[i], args[i] = "$"+strconv.Itoa(i+1), plain(id)
 	}
 	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		now, err := s.moment(ctx, tx)
+		if err != nil {
+			return err
+		}
 		last = map[string]Delivery{}
 		rows, err := tx.QueryContext(ctx, "SELECT "+deliveryColumns+" FROM deliveries WHERE job_id IN ("+strings.Join(places, ", ")+") ORDER BY created, id", args...)
 		if err != nil {
@@ -158,6 +177,7 @@ func (s *Store) Deliveries(ctx context.Context, jobs ...string) (last map[string
 		}
 		return each(rows, func() error {
 			v, err := scanDelivery(rows)
+			v.Due = v.Due.Add(time.Duration(now.wall-now.lease) * time.Millisecond)
 			last[v.Job] = v
 			return err
 		})

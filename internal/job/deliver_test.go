@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +15,7 @@ import (
 // due claims what is due, and gives it; its ID is "" where nothing is.
 func (s *Store) due(t testing.TB, w Worker) Delivery {
 	t.Helper()
-	v, found, err := s.ClaimDelivery(ctx, w)
+	v, found, err := s.ClaimDelivery(ctx, w, 99)
 	if err != nil || found != (v.ID != "") {
 		t.Fatalf("claim of a delivery: %v, found %v", err, found)
 	}
@@ -130,6 +132,10 @@ func TestDelivery(t *testing.T) {
 		if err := s.Attempted(ctx, v.ID, other, Attempt{State: Delivered}); !errors.Is(err, ErrLost) {
 			t.Errorf("one that was thought dead: %v", err)
 		}
+		must(t, s.Attempted(ctx, v.ID, w, Attempt{State: Sending, None: true}))
+		if again := s.due(t, w); again.ID != v.ID || again.Attempts != 3 {
+			t.Errorf("after an attempt that does not count: %+v", again)
+		}
 		must(t, s.Attempted(ctx, v.ID, w, Attempt{State: GivenUp, Error: "gone"}))
 		if got := s.told(t, id); got.State != GivenUp || got.Ended.IsZero() || got.ID != v.ID {
 			t.Errorf("given up: %+v", got)
@@ -182,7 +188,7 @@ func TestSuperseded(t *testing.T) {
 		if err := s.Attempted(ctx, failed.ID, w, Attempt{State: Sending}); !errors.Is(err, ErrLost) {
 			t.Errorf("one that is out of date: %v", err)
 		}
-		if v := s.told(t, id); v.State != Superseded || s.due(t, w).ID != "" {
+		if v := s.told(t, id); v.ID != "" || s.due(t, w).ID != "" {
 			t.Errorf("%+v", v)
 		}
 		s.claimed(t, w)
@@ -224,6 +230,103 @@ func TestOlderReleaseEndsAJob(t *testing.T) {
 	})
 }
 
+// TestOlderReleaseRetriesAJob: what tells of its end before is told no more, and
+// its new end is.
+func TestOlderReleaseRetriesAJob(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		c := newClock()
+		s, w := p.store(t, Options{Now: c.now}), NewWorker("host")
+		older := func(set string, id string) {
+			must(t, s.db.Write(ctx, func(tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, "UPDATE jobs SET "+set+" WHERE id = $1", id)
+				return err
+			}))
+		}
+		id := s.add(t, New{Claim: w, Webhook: "u", Media: "m"}).ID
+		must(t, s.Fail(ctx, id, w, Failure{Code: "x"}))
+		failed := s.told(t, id)
+		older("state = 'queued', ended = 0", id)
+		if v := s.due(t, w); v.ID != "" {
+			t.Errorf("told of a job that goes on: %+v", v)
+		}
+		c.advance(time.Second)
+		older(fmt.Sprintf("state = 'done', ended = %d", c.now().UnixMilli()), id)
+		s.claimed(t, w)
+		v := s.due(t, w)
+		if v.Event != Done || v.ID == failed.ID || s.due(t, w).ID != "" {
+			t.Errorf("its new end: %+v", v)
+		}
+		must(t, s.Attempted(ctx, v.ID, w, Attempt{State: Delivered}))
+		s.claimed(t, w)
+		if v := s.due(t, w); v.ID != "" {
+			t.Errorf("told again: %+v", v)
+		}
+		must(t, s.db.Read(ctx, func(tx *sql.Tx) error {
+			var n int
+			err := tx.QueryRowContext(ctx, "SELECT count(*) FROM deliveries").Scan(&n)
+			if n != 1 {
+				t.Errorf("%d deliveries are kept", n)
+			}
+			return err
+		}))
+	})
+}
+
+// TestOlderReleaseKnowsNoURL: what it has failed for lack of a recording goes on
+// where the next release begins.
+func TestOlderReleaseKnowsNoURL(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		fail := func(n New, code string) string {
+			n.Claim = w
+			id := s.add(t, n).ID
+			must(t, s.Fail(ctx, id, w, Failure{Code: code}))
+			return id
+		}
+		lost := fail(New{Source: "u", Key: "k"}, "recording_gone")
+		later := s.add(t, New{Source: "u", Key: "k", Class: Background}).ID
+		others := []string{fail(New{Source: "u"}, "url_refused"), fail(New{Media: "m"}, "recording_gone"), fail(New{Source: "u", Media: "m"}, "recording_gone")}
+		freed, err := s.Free(ctx, NewWorker("host"))
+		if j := s.got(t, lost); err != nil || freed != 1 || j.State != Queued || j.Failure != nil || !j.Ended.IsZero() {
+			t.Errorf("freed %d, %v: %+v", freed, err, j)
+		}
+		for _, id := range others {
+			if j := s.got(t, id); j.State != Failed {
+				t.Errorf("%+v", j)
+			}
+		}
+		if j := s.got(t, later); j.Key != "k" {
+			t.Errorf("%+v", j)
+		}
+	})
+}
+
+// TestOneOwnerHoldsNoOtherUp: deliveries of an owner whose receiver does not answer.
+func TestOneOwnerHoldsNoOtherUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w, other := p.store(t, Options{}), NewWorker("host"), NewWorker("elsewhere")
+		for range 4 {
+			must(t, s.Finish(ctx, s.add(t, New{Owner: "slow", Claim: w, Webhook: "u"}).ID, w, nil))
+		}
+		quick := s.add(t, New{Owner: "quick", Claim: w, Webhook: "u"}).ID
+		must(t, s.Finish(ctx, quick, w, nil))
+		claim := func(w Worker) string {
+			v, _, err := s.ClaimDelivery(ctx, w, 2)
+			must(t, err)
+			return v.Job
+		}
+		if first, second := claim(w), claim(w); first == quick || second != quick {
+			t.Errorf("first %s, then %s, want %s", first, second, quick)
+		}
+		if claim(w) == "" || claim(w) != "" {
+			t.Error("an owner has not two places, and no more")
+		}
+		if claim(other) == "" {
+			t.Error("the places of one worker count for another")
+		}
+	})
+}
+
 // TestNoDeliveryIsClaimedTwice: several senders of two processes.
 func TestNoDeliveryIsClaimedTwice(t *testing.T) {
 	onBoth(t, func(t *testing.T, p place) {
@@ -239,7 +342,7 @@ func TestNoDeliveryIsClaimedTwice(t *testing.T) {
 			wg.Go(func() {
 				s, w := stores[i%2], NewWorker("host")
 				for {
-					v, found, err := s.ClaimDelivery(ctx, w)
+					v, found, err := s.ClaimDelivery(ctx, w, 99)
 					if code(err) == "database_busy" {
 						continue
 					}
@@ -267,6 +370,26 @@ func TestNoDeliveryIsClaimedTwice(t *testing.T) {
 	})
 }
 
+// TestOneOwnerFetchesNotAll: one whose server is slow leaves places to others.
+func TestOneOwnerFetchesNotAll(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		for range 4 {
+			s.add(t, New{Owner: "slow", Source: "u", Class: Short})
+		}
+		s.add(t, New{Owner: "quick", Source: "u"})
+		var got []string
+		for range 4 {
+			j, _, err := s.ClaimFetching(ctx, w, 2)
+			must(t, err)
+			got = append(got, j.Owner)
+		}
+		if want := []string{"slow", "slow", "quick", ""}; !slices.Equal(got, want) {
+			t.Errorf("claimed those of %q, want %q", got, want)
+		}
+	})
+}
+
 // TestFetched: the recording of a job that came without one becomes the job's,
 // under its lease alone, and a job that failed without one may be tried again.
 func TestFetched(t *testing.T) {
@@ -280,7 +403,7 @@ func TestFetched(t *testing.T) {
 		if j, err := s.Retry(ctx, id); err != nil || j.Source != "https://a.test/b.wav" {
 			t.Errorf("%+v, %v", j, err)
 		}
-		if j, found, err := s.ClaimHere(ctx, w); found || err != nil {
+		if j, found, err := s.ClaimFetching(ctx, w, 0); found || err != nil {
 			t.Errorf("claimed as one whose recording is here: %+v, %v", j, err)
 		}
 		s.claimed(t, w)
@@ -289,7 +412,7 @@ func TestFetched(t *testing.T) {
 			t.Errorf("%+v, %v", j, err)
 		}
 		must(t, s.Requeue(ctx, id, w))
-		if j, found, err := s.ClaimHere(ctx, w); !found || err != nil || j.ID != id {
+		if j, found, err := s.ClaimFetching(ctx, w, 0); !found || err != nil || j.ID != id {
 			t.Errorf("with its recording here it is not claimed: %v", err)
 		}
 		all, ended, err := s.Recordings(ctx)

@@ -245,6 +245,12 @@ func TestCrashes(t *testing.T) {
 		_, err := s.Window(ctx, id, third, window(0), "")
 		must(t, err)
 		want(0)
+		c.advance(2 * time.Minute)
+		s.claimed(t, second)
+		want(1)
+		_, err = s.Fetched(ctx, id, second, Recording{Media: "m"})
+		must(t, err)
+		want(0)
 	})
 }
 
@@ -334,6 +340,26 @@ func TestExpire(t *testing.T) {
 				t.Errorf("%+v again: %v, %v", k.limits, again, err)
 			}
 			clear(t, s)
+		}
+	})
+}
+
+// TestRoomSparesWhatIsToBeTold: the recording goes, and the job once its end is told.
+func TestRoomSparesWhatIsToBeTold(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		s, w := p.store(t, Options{}), NewWorker("host")
+		id := s.add(t, New{Media: "m", Bytes: 10, Webhook: "u", Claim: w}).ID
+		must(t, s.Fail(ctx, id, w, Failure{Code: "x"}))
+		removed, err := s.Expire(ctx, Limits{Bytes: 1})
+		if err != nil || !slices.Equal(removed, []Removed{{id, "m", 10}}) || s.got(t, id).Media != "" {
+			t.Errorf("%+v, %v", removed, err)
+		}
+		if again, err := s.Expire(ctx, Limits{Bytes: 1}); err != nil || len(again) != 0 || s.due(t, w).Job != id {
+			t.Errorf("again: %+v, %v", again, err)
+		}
+		removed, err = s.Expire(ctx, Limits{Age: time.Nanosecond})
+		if err != nil || len(removed) != 1 || s.told(t, id).ID != "" {
+			t.Errorf("what is too old: %+v, %v", removed, err)
 		}
 	})
 }

@@ -8,7 +8,8 @@ import (
 	"whisper-appliance/internal/fault"
 )
 
-// Removed is a job that is gone, and what it leaves to its caller.
+// Removed is a job that is gone, or has no recording any more, and what it leaves
+// to its caller.
 type Removed struct {
 	ID    string
 	Media string // file to be removed; "" = none
@@ -111,8 +112,9 @@ type Limits struct {
 const expireAtOnce = 500
 
 // Expire removes jobs that have ended, the oldest first, until what is left is
-// within the limits. It removes a bounded number: who wants all of it calls until
-// nothing comes back. Each job is given to one caller.
+// within the limits; for Bytes alone a job whose end is yet to be told loses its
+// recording and stays. It removes a bounded number: who wants all of it calls until
+// nothing comes back. Each recording is given to one caller.
 func (s *Store) Expire(ctx context.Context, l Limits) (removed []Removed, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
 		k, err := kept(ctx, tx)
@@ -123,12 +125,12 @@ func (s *Store) Expire(ctx context.Context, l Limits) (removed []Removed, err er
 		over := func(j Job) bool {
 			return l.Age > 0 && j.Ended.UnixMilli() <= now.wall-l.Age.Milliseconds() || l.Jobs > 0 && k.jobs > l.Jobs
 		}
-		if err := k.remove(ctx, tx, "", over, &removed); err != nil {
+		if err := k.remove(ctx, tx, false, over, &removed); err != nil {
 			return err
 		}
 		// One that has no recording any more takes next to no room.
 		over = func(Job) bool { return l.Bytes > 0 && k.bytes > l.Bytes }
-		return k.remove(ctx, tx, "AND media <> ''", over, &removed)
+		return k.remove(ctx, tx, true, over, &removed)
 	})
 	return removed, err
 }
@@ -150,8 +152,13 @@ func kept(ctx context.Context, tx *sql.Tx) (k keeping, err error) {
 	return k, err
 }
 
-// remove removes the oldest jobs for as long as they are over a limit.
-func (k *keeping) remove(ctx context.Context, tx *sql.Tx, where string, over func(Job) bool, removed *[]Removed) error {
+// remove removes the oldest jobs for as long as they are over a limit; with forRoom
+// only those with a recording.
+func (k *keeping) remove(ctx context.Context, tx *sql.Tx, forRoom bool, over func(Job) bool, removed *[]Removed) error {
+	where := ""
+	if forRoom {
+		where = "AND media <> ''"
+	}
 	old, err := oldest(ctx, tx, where)
 	if err != nil {
 		return err
@@ -160,7 +167,14 @@ func (k *keeping) remove(ctx context.Context, tx *sql.Tx, where string, over fun
 		if !over(j) {
 			return nil
 		}
-		n, err := affected(ctx, tx, "DELETE FROM jobs WHERE id = $1 AND "+ended, j.ID)
+		n := int64(0)
+		if forRoom {
+			n, err = affected(ctx, tx, `UPDATE jobs SET media = '' WHERE id = $1 AND media <> '' AND `+ended+`
+				AND EXISTS (SELECT 1 FROM deliveries WHERE job_id = jobs.id AND deliveries.state = 'sending')`, j.ID)
+		}
+		if err == nil && n == 0 {
+			n, err = affected(ctx, tx, "DELETE FROM jobs WHERE id = $1 AND "+ended, j.ID)
+		}
 		if err != nil {
 			return err
 		}

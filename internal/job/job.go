@@ -107,7 +107,7 @@ type Job struct {
 	WindowsDone int
 	Covered     time.Duration // end of the last window that is stored
 	Attempts    int           // how often it was claimed
-	Crashes     int           // how often its worker went without a word, since a window was last stored
+	Crashes     int           // how often its worker went without a word, since it last came further
 	Canceling   bool          // a cancel was asked for, and its worker has yet to see it
 
 	Worker     string // who works on it, or was the last to

@@ -43,10 +43,11 @@ type Recording struct {
 // Fetched notes the recording of a job that came without one, and renews the
 // lease: from then on it is the job's, and is not fetched again. canceling tells
 // that a cancel was asked for. It fails with ErrLost where the job is not w's any
-// more; the file is then the caller's to remove.
+// more. Any error may come after all was stored: the file is the caller's to remove
+// where the job has another one, or none.
 func (s *Store) Fetched(ctx context.Context, id string, w Worker, r Recording) (canceling bool, err error) {
 	err = s.change(ctx, func(tx *sql.Tx, now moment) error {
-		canceling, err = s.renew(ctx, tx, id, w, "lease_until = $3, media = $4, media_sha256 = $5, bytes = $6", s.until(now), plain(r.Media), r.SHA256, r.Bytes)
+		canceling, err = s.renew(ctx, tx, id, w, "lease_until = $3, media = $4, media_sha256 = $5, bytes = $6, crashes = 0", s.until(now), plain(r.Media), r.SHA256, r.Bytes)
 		return err
 	})
 	return canceling, err

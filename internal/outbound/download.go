@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -12,30 +13,41 @@ import (
 	"whisper-appliance/internal/fault"
 )
 
-// standardLongest is how long a download may take in all.
-const standardLongest = 2 * time.Hour
+// Standards of how fast a download has to come, and how much of it in a Pace.
+const (
+	standardLongest = 2 * time.Hour
+	standardPace    = 5 * time.Minute
+	slowest         = 1 << 20
+)
 
 // longestAfter is the most that a place's wish for a pause counts.
 const longestAfter = time.Hour
 
 // Transfer says how a file is brought.
 type Transfer struct {
-	Most    int64                  // bytes of it; more are refused
-	Longest time.Duration          // for all of it; 0 = 2 hours
-	Began   func(size int64) error // called before its first byte; size is -1 where it is not known. Its error ends the transfer
-	Got     func(done, size int64) // called as bytes come
+	Most  int64                        // bytes of it; more are refused
+	Began func(size int64) error       // called before its first byte; size is -1 where it is not known. Its error ends the transfer
+	Got   func(done, size int64) error // called as bytes come, as Began
+}
+
+// Within is for all tries to download one file: they end with url_too_slow after
+// Longest.
+func (p *Places) Within(ctx context.Context) (context.Context, context.CancelFunc) {
+	longest := orElse(p.Longest, standardLongest)
+	return context.WithTimeoutCause(ctx, longest, p.tooSlow(fmt.Sprintf("takes longer than %v to come", longest)))
+}
+
+func (p *Places) tooSlow(how string) *fault.Error {
+	return fault.New(fault.BadInput, "url_too_slow", "what %s leads to %s", p.Field, how).On(p.Field).
+		Try("send the recording itself, or have it served from nearby")
 }
 
 // Download writes what is at an address to w, and gives how many bytes that are.
-// An error of w is returned as it is.
+// Errors of w and of t's functions are returned as they are. ctx is Within's.
 //
 // Faults: Do's; url_refused, url_too_slow, empty_url (BadInput), url_too_large
 // (TooLarge).
 func (p *Places) Download(ctx context.Context, address string, w io.Writer, t Transfer) (int64, error) {
-	longest := orElse(t.Longest, standardLongest)
-	ctx, cancel := context.WithTimeoutCause(ctx, longest, fault.New(fault.BadInput, "url_too_slow", "what %s leads to takes longer than %v to come", p.Field, longest).
-		On(p.Field).Try("send the recording itself, or have it served from nearby"))
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		_, err = p.Check(address)
@@ -46,7 +58,7 @@ func (p *Places) Download(ctx context.Context, address string, w io.Writer, t Tr
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if err := p.answered(resp); err != nil {
+	if err := p.answered(req.URL.Host, resp); err != nil {
 		return 0, err
 	}
 	if resp.ContentLength > t.Most {
@@ -55,7 +67,17 @@ func (p *Places) Download(ctx context.Context, address string, w io.Writer, t Tr
 	if err := t.Began(resp.ContentLength); err != nil {
 		return 0, err
 	}
-	n, err := io.Copy(w, &counted{r: io.LimitReader(resp.Body, t.Most+1), told: func(n int64) { t.Got(n, resp.ContentLength) }})
+	pace := orElse(p.Pace, standardPace)
+	since, from := time.Now(), int64(0)
+	n, err := io.Copy(w, &counted{r: io.LimitReader(resp.Body, t.Most+1), told: func(n int64) error {
+		if time.Since(since) > pace {
+			if n-from < slowest {
+				return p.tooSlow(fmt.Sprintf("comes with less than %s in %v", fault.Bytes(slowest), pace))
+			}
+			since, from = time.Now(), n
+		}
+		return t.Got(n, resp.ContentLength)
+	}})
 	switch {
 	case err != nil:
 		return n, err
@@ -73,8 +95,8 @@ func (p *Places) tooLarge(most int64) error {
 }
 
 // answered sorts what a place answers with: later, never, or the file.
-func (p *Places) answered(resp *http.Response) error {
-	host := fault.Short(resp.Request.URL.Host)
+func (p *Places) answered(host string, resp *http.Response) error {
+	host = fault.Short(host)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 		return nil
@@ -110,8 +132,18 @@ func RetryAfter(h http.Header, most time.Duration) time.Duration {
 	return 0
 }
 
-// Shown is an address as people and logs see it: without what follows a question
-// mark, which may be what lets somebody in.
+// Host is an address as logs see it, and who else is told of it: any more may be
+// what lets somebody in.
+func Host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// Shown is an address as those see it whose it is, and administrators: without
+// what follows a question mark.
 func Shown(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -129,13 +161,15 @@ func Shown(address string) string {
 type counted struct {
 	r    io.Reader
 	n    int64
-	told func(n int64)
+	told func(n int64) error
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	if c.n += int64(n); n > 0 {
-		c.told(c.n)
+		if stop := c.told(c.n); stop != nil {
+			return n, stop
+		}
 	}
 	return n, err
 }

@@ -17,6 +17,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -56,6 +57,8 @@ type Places struct {
 	Agent     string        // the User-Agent
 	Wait      time.Duration // for an answer to begin, redirects included; 0 = 30 s
 	Stall     time.Duration // for the next bytes of it; 0 = 1 minute
+	Pace      time.Duration // in which a download has to bring a MiB; 0 = 5 minutes
+	Longest   time.Duration // for a download, with all its tries; 0 = 2 hours
 	Resolver  *net.Resolver // nil = the machine's
 
 	setup  sync.Once
@@ -194,7 +197,8 @@ func (p *Places) newClient() *http.Client {
 }
 
 // control looks at the address that a connection is about to be made to, which is
-// none that could be looked up once more. The address itself is for the log.
+// none that could be looked up once more. The address itself, and what it is, are
+// for the log: who names places must not learn by them what is inside.
 func (p *Places) control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -205,8 +209,8 @@ func (p *Places) control(_ context.Context, _, address string, _ syscall.RawConn
 		networks = p.Networks()
 	}
 	if why := refused(to.Addr(), networks); why != "" {
-		return fault.New(fault.Forbidden, "address_not_allowed", "the host of %s is at an address that the appliance does not go to: %s", p.Field, why).
-			On(p.Field).Because(errors.New(address)).
+		return fault.New(fault.Forbidden, "address_not_allowed", "the host of %s is at an address that the appliance does not go to", p.Field).
+			On(p.Field).Because(fmt.Errorf("%s is %s", address, why)).
 			Try("if it is meant, an administrator adds its network as networks in [outbound]")
 	}
 	return nil
@@ -223,13 +227,14 @@ func (p *Places) redirect(req *http.Request, via []*http.Request) error {
 		return fault.New(fault.BadInput, "too_many_redirects", "%s redirects more than %d times", p.Field, p.Redirects).On(p.Field).
 			Try("name the address that it leads to in the end")
 	}
+	_, err := p.Check(req.URL.String())
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fault.New(fault.Forbidden, "redirect_not_allowed", "%s redirects from https to %s", p.Field, fault.Short(req.URL.Scheme)).On(p.Field).
-			Try("name an address that stays with https")
+		err = errors.New("it is not https any more")
 	}
-	if _, err := p.Check(req.URL.String()); err != nil {
-		return fault.New(fault.Forbidden, "redirect_not_allowed", "%s redirects to %s, where the appliance may not go", p.Field, fault.Short(req.URL.Host)).On(p.Field).
-			Because(err).Try("an administrator adds that host as %s, or name an address that does not lead there", p.Setting)
+	if err != nil {
+		return fault.New(fault.Forbidden, "redirect_not_allowed", "%s redirects to where the appliance may not go", p.Field).On(p.Field).
+			Because(fmt.Errorf("to %s: %w", fault.Short(req.URL.Host), err)).
+			Try("name an address that stays with https and with hosts that are allowed; an administrator adds those as %s", p.Setting)
 	}
 	return nil
 }

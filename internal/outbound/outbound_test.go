@@ -82,7 +82,7 @@ func places(hosts ...string) *Places {
 func get(t *testing.T, p *Places, address string) (string, error) {
 	t.Helper()
 	var b strings.Builder
-	_, err := p.Download(t.Context(), address, &b, Transfer{Most: 1 << 20, Began: func(int64) error { return nil }, Got: func(int64, int64) {}})
+	_, err := p.Download(t.Context(), address, &b, Transfer{Most: 1 << 20, Began: func(int64) error { return nil }, Got: func(int64, int64) error { return nil }})
 	return b.String(), err
 }
 
@@ -163,12 +163,13 @@ func TestAddresses(t *testing.T) {
 		"fc00::1": "inside", "fd12::1": "inside", "fec0::1": "inside", "fe80::1": "inside", "fe80::1%eth0": "inside",
 		"169.254.1.1": "inside", "100.64.0.1": "inside", "100.127.255.254": "inside", "100.128.0.1": "open",
 		"192.0.0.8": "inside", "198.18.0.1": "inside",
-		"::7f00:1": "inside", "2002:7f00:1::": "inside", "2001:0:4136::1": "inside", "::ffff:0:7f00:1": "inside",
-		"64:ff9b::7f00:1": "inside", "64:ff9b::808:808": "inside", "64:ff9b:1::a00:1": "inside",
+		"::7f00:1": "never", "2002:7f00:1::": "never", "2001:0:4136::1": "never", "::ffff:0:7f00:1": "never", "64:ff9b:1::a00:1": "never",
+		"64:ff9b::7f00:1": "inside", "64:ff9b::808:808": "inside",
 		"0.0.0.0": "never", "0.1.2.3": "never", "::": "never", "255.255.255.255": "never", "240.0.0.1": "never",
 		"224.0.0.1": "never", "239.1.1.1": "never", "ff02::1": "never",
 		"169.254.169.254": "never", "::ffff:169.254.169.254": "never", "fd00:ec2::254": "never", "100.100.100.200": "never", "169.254.170.2": "never",
-		"64:ff9b::a9fe:a9fe": "never at its end",
+		"168.63.129.16": "never", "169.254.170.23": "never", "192.0.0.192": "never", "fd00:ec2::23": "never", "fd20:ce::254": "never", "fd00:42::42": "never",
+		"64:ff9b::a9fe:a9fe": "never", "64:ff9b:1::a9fe:a9fe": "never", "2002:a9fe:a9fe::": "never", "::ffff:0:a9fe:a9fe": "never", "::a9fe:a9fe": "never",
 	} {
 		a := netip.MustParseAddr(address)
 		shut, opened := refused(a, nil), refused(a, all)
@@ -203,13 +204,20 @@ func TestNameThatChanges(t *testing.T) {
 	if text, err := get(t, p, at("a")); err != nil || text != "sound" {
 		t.Fatal(text, err)
 	}
+	words := map[string]bool{}
 	for name, why := range map[string]string{"a": "this machine itself", "b": "a private network", "c": "metadata"} {
 		_, err := get(t, p, at(name))
-		wantFault(t, err, fault.Forbidden, "address_not_allowed", why, "networks in [outbound]")
+		wantFault(t, err, fault.Forbidden, "address_not_allowed", "networks in [outbound]")
 		var f *fault.Error
-		if errors.As(err, &f) && strings.Contains(f.Message+f.Hint, "127.") {
-			t.Errorf("the sender is told the address: %s", f.Message)
+		if errors.As(err, &f) {
+			words[f.Message+f.Hint] = true
 		}
+		if !strings.Contains(err.Error(), why) {
+			t.Errorf("the log is not told that it is %s: %v", why, err)
+		}
+	}
+	if len(words) != 1 {
+		t.Errorf("the sender learns what is inside: %v", words)
 	}
 	_, err := get(t, p, at("unknown"))
 	wantFault(t, err, fault.Unavailable, CodeUnreachable, "cannot be reached")
@@ -252,6 +260,10 @@ func TestRedirects(t *testing.T) {
 	} {
 		_, err := get(t, p, here+path)
 		wantFault(t, err, fault.Forbidden, code)
+		var f *fault.Error
+		if errors.As(err, &f) && strings.Contains(f.Message+f.Hint, fmt.Sprint(innerPort)) {
+			t.Errorf("the sender learns where it leads to: %s", f.Message)
+		}
 	}
 	_, err := get(t, p, here+"/three")
 	wantFault(t, err, fault.BadInput, "too_many_redirects", "more than 2 times")
@@ -262,7 +274,7 @@ func TestRedirects(t *testing.T) {
 		}
 		return &http.Request{URL: u, Header: http.Header{}}
 	}
-	wantFault(t, places("a.test").redirect(step("http://a.test/"), []*http.Request{step("https://a.test/")}), fault.Forbidden, "redirect_not_allowed", "from https to http")
+	wantFault(t, places("a.test").redirect(step("http://a.test/"), []*http.Request{step("https://a.test/")}), fault.Forbidden, "redirect_not_allowed", "stays with https")
 }
 
 // TestAnswers: what a place answers with, and what comes of it.
@@ -289,6 +301,12 @@ func TestAnswers(t *testing.T) {
 		io.WriteString(w, "begin")
 		w.(http.Flusher).Flush()
 		<-release
+	})
+	mux.HandleFunc("/trickle", func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			io.WriteString(w, "b")
+			w.(http.Flusher).Flush()
+		}
 	})
 	mux.HandleFunc("/short", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
@@ -324,11 +342,25 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("%d bytes, %v", b.Len(), err)
 	}
 	p.Stall = time.Minute
-	_, err = p.Download(t.Context(), srv.URL+"/stalls", &b, Transfer{Most: 9, Longest: 50 * time.Millisecond, Began: func(int64) error { return nil }, Got: func(int64, int64) {}})
+	none := func(int64, int64) error { return nil }
+	p.Longest = 50 * time.Millisecond
+	within, end := p.Within(t.Context())
+	defer end()
+	for range 2 { // any number of tries have one time
+		_, err = p.Download(within, srv.URL+"/stalls", &b, Transfer{Most: 9, Began: func(int64) error { return nil }, Got: none})
+		wantFault(t, err, fault.BadInput, "url_too_slow")
+	}
+	p.Pace = time.Nanosecond
+	_, err = p.Download(t.Context(), srv.URL+"/trickle", &b, Transfer{Most: 9, Began: func(int64) error { return nil }, Got: none})
 	wantFault(t, err, fault.BadInput, "url_too_slow")
+	p.Pace = 0
+	_, err = p.Download(t.Context(), srv.URL+"/trickle", &b, Transfer{Most: 9, Began: func(int64) error { return nil }, Got: func(int64, int64) error { return began }})
+	if !errors.Is(err, began) {
+		t.Errorf("after there was no room: %v", err)
+	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("canceled")
-	_, err = p.Download(ctx, srv.URL+"/stalls", &b, Transfer{Most: 9, Began: func(int64) error { return nil }, Got: func(int64, int64) { cancel(stop) }})
+	_, err = p.Download(ctx, srv.URL+"/stalls", &b, Transfer{Most: 9, Began: func(int64) error { return nil }, Got: func(int64, int64) error { cancel(stop); return nil }})
 	if !errors.Is(err, stop) {
 		t.Errorf("after a cancel: %v", err)
 	}
@@ -371,7 +403,7 @@ func TestRetryAfter(t *testing.T) {
 
 func TestShown(t *testing.T) {
 	for address, want := range map[string]string{
-		"": "", "https://a.test/b.mp3": "https://a.test/b.mp3", "https://a.test/b?token=x#y": "https://a.test/b?…", "https://u:p@a.test/": "https://a.test/", "http://a b/": "",
+		"": "", "https://a.test/b.mp3": "https://a.test/b.mp3", "https://a.test:8/b": "https://a.test:8/b", "https://a.test/b?token=x#y": "https://a.test/b?…", "https://u:p@a.test/": "https://a.test/", "http://a b/": "",
 	} {
 		if got := Shown(address); got != want {
 			t.Errorf("%q is shown as %q, want %q", address, got, want)

@@ -10,6 +10,7 @@ import (
 
 	"whisper-appliance/internal/api"
 	"whisper-appliance/internal/job"
+	"whisper-appliance/internal/outbound"
 	"whisper-appliance/internal/work"
 )
 
@@ -24,7 +25,7 @@ func told(ctx context.Context, desk *work.Desk, jobs []api.Job) error {
 	last, err := desk.Store.Deliveries(ctx, ids...)
 	for i := range jobs {
 		v, there := last[jobs[i].ID]
-		if !there || v.State == job.Superseded {
+		if !there {
 			continue
 		}
 		w := jobs[i].Webhook
@@ -40,6 +41,9 @@ func told(ctx context.Context, desk *work.Desk, jobs []api.Job) error {
 func (s *Server) JobEvent(j job.Job) ([]byte, error) {
 	shown := outline(s.desk(), j)
 	shown.Webhook = nil // its state is that of this very message
+	if j.Source != "" { // of which no more than the host is the receiver's to know
+		shown.URL, shown.Name = outbound.Host(j.Source), outbound.Host(j.Source)
+	}
 	e := api.Event{Type: "job." + string(j.State), Timestamp: j.Ended, Data: api.EndedJob{Job: shown}}
 	if j.State == job.Done {
 		e.Data.Transcript = "/api/v1/jobs/" + j.ID + "/transcript"

@@ -82,7 +82,7 @@ func TestJobFromURLAndWebhook(t *testing.T) {
 		t.Errorf("done: %+v", j)
 	}
 	e := <-events
-	if e.Type != "job.done" || srv.URL+e.Data.Transcript != at+"/transcript" || e.Data.State != "done" || e.Data.Percent != 100 || !e.Timestamp.Equal(e.Data.Ended) || e.Data.Webhook != nil {
+	if e.Type != "job.done" || srv.URL+e.Data.Transcript != at+"/transcript" || e.Data.State != "done" || e.Data.Percent != 100 || !e.Timestamp.Equal(e.Data.Ended) || e.Data.Webhook != nil || e.Data.URL != e.Data.Name || "http://"+e.Data.URL != outside.URL {
 		t.Errorf("told: %+v", e)
 	}
 	do(t, "GET", srv.URL+e.Data.Transcript, nil).want(t, 200, whole)

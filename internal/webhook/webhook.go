@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -30,8 +29,12 @@ import (
 	"whisper-appliance/internal/outbound"
 )
 
-// CodeGone is the code of a receiver that wants no more of it.
-const CodeGone = "webhook_gone"
+// CodeGone is the code of a receiver that wants no more of it, and CodeSecret of
+// what cannot be signed: nothing has been sent then.
+const (
+	CodeGone   = "webhook_gone"
+	CodeSecret = "webhook_secret"
+)
 
 // Message is one event for one receiver.
 type Message struct {
@@ -124,33 +127,32 @@ const (
 	mostFile     = 4 << 10
 )
 
-// secrets are read anew each time: who replaces one restarts nothing.
+// secrets are read anew each time: who replaces one restarts nothing. What is wrong
+// with them, and where they are, is for the log.
 func (s *Sender) secrets() ([][]byte, error) {
 	path := s.Secret()
-	bad := func(err error, format string, args ...any) error {
-		return fault.New(fault.Unavailable, "webhook_secret", format, args...).On("outbound.webhook_secret_file").Because(err).
-			Try("let %s hold a line such as %s and the base64 of %d random bytes, for the server's user alone to read", path, secretPrefix, shortest+8)
+	bad := func(err error) error {
+		return fault.New(fault.Unavailable, CodeSecret, "webhooks cannot be signed just now").On(s.Places.Field).
+			Because(fmt.Errorf("the secret: %w; let %s hold a line such as %s and the base64 of %d random bytes, for the server's user alone to read", err, path, secretPrefix, shortest+8)).
+			Try("an administrator mends the file that webhook_secret_file in [outbound] names; the log says what is wrong with it")
 	}
 	data, err := durable.ReadRegular(path, mostFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, bad(nil, "webhooks cannot be signed: there is no secret")
-	}
 	if err != nil {
-		return nil, bad(err, "webhooks cannot be signed: the secret cannot be read")
+		return nil, bad(err)
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
-		return nil, bad(nil, "webhooks are not signed with a secret that everybody on this machine may read or write")
+		return nil, bad(errors.New("everybody on this machine may read or write it"))
 	}
 	var all [][]byte
 	for line := range strings.FieldsSeq(string(data)) {
 		secret, err := ParseSecret(line)
 		if err != nil {
-			return nil, bad(err, "webhooks cannot be signed: the secret is not as it should be")
+			return nil, bad(err)
 		}
 		all = append(all, secret)
 	}
 	if len(all) == 0 {
-		return nil, bad(nil, "webhooks cannot be signed: the file of the secret is empty")
+		return nil, bad(errors.New("it is empty"))
 	}
 	return all, nil
 }

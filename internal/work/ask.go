@@ -75,9 +75,26 @@ func (w Wish) digest(n *job.New) error {
 // fault of the store's or of Check's, or that of storing the recording.
 func (d *Desk) Submit(ctx context.Context, w Wish) (j job.Job, joined bool, err error) {
 	if err := d.Check(w); err != nil {
-		return job.Job{}, false, err
+		return d.sent(ctx, w, err)
 	}
 	return d.submit(ctx, w, job.Worker{})
+}
+
+// sent is the job of a wish that is refused now, and was not when it was sent
+// before.
+func (d *Desk) sent(ctx context.Context, w Wish, refused error) (job.Job, bool, error) {
+	if w.Key == "" {
+		return job.Job{}, false, refused
+	}
+	n, err := d.new(w)
+	if err != nil {
+		return job.Job{}, false, err
+	}
+	j, found, err := d.Store.Same(ctx, n)
+	if err == nil && !found {
+		err = refused
+	}
+	return j, found, err
 }
 
 // submit is Submit for a job that a worker does at once, where it is not zero.
@@ -138,24 +155,31 @@ func full(f *fault.Error) error {
 // makeRoom sees to it that a recording finds room beside those that are there:
 // those of jobs that have ended go, the oldest first.
 func (d *Desk) makeRoom(ctx context.Context, bytes int64) error {
-	if d.Limits == nil || d.Limits().Bytes <= 0 {
-		return nil
-	}
-	limit := d.Limits().Bytes
 	for {
-		all, ended, err := d.Store.Recordings(ctx)
-		over := all + bytes - limit
-		switch {
-		case err != nil || over <= 0:
+		over, ended, err := d.room(ctx, bytes)
+		if err != nil || over <= 0 {
 			return err
-		case over > ended:
-			return fault.New(fault.NoSpace, "jobs_full", "the recordings of jobs take %s of the %s that they may, and this one has %s",
-				fault.Bytes(all), fault.Bytes(limit), fault.Bytes(bytes)).Try("wait until some are done, or raise [jobs] disk")
 		}
 		if _, err := d.expire(ctx, job.Limits{Bytes: max(ended-over, 1)}); err != nil {
 			return err
 		}
 	}
+}
+
+// room is by how many bytes a recording is too large beside those that are there,
+// and how many of jobs that have ended could go for it. It fails where these are
+// too few.
+func (d *Desk) room(ctx context.Context, bytes int64) (over, ended int64, err error) {
+	if d.Limits == nil || d.Limits().Bytes <= 0 {
+		return 0, 0, nil
+	}
+	limit := d.Limits().Bytes
+	all, ended, err := d.Store.Recordings(ctx)
+	if over = all + bytes - limit; err == nil && over > ended {
+		err = fault.New(fault.NoSpace, "jobs_full", "the recordings of jobs take %s of the %s that they may, and this one has %s",
+			fault.Bytes(all), fault.Bytes(limit), fault.Bytes(bytes)).Try("wait until some are done, or raise [jobs] disk")
+	}
+	return over, ended, err
 }
 
 // Do transcribes for somebody who waits. With a key it is a job, which goes on
@@ -174,7 +198,7 @@ func (d *Desk) Do(ctx context.Context, w Wish, observe func(transcribe.Update)) 
 	}
 	defer d.attending(j.ID)()
 	if !joined { // it needs no place: somebody waits
-		d.doing.Go(func() { d.do(j, func() {}) })
+		d.doing.Go(func() { d.do(j, nil) })
 	}
 	return d.Attend(ctx, j.ID, observe)
 }

@@ -13,12 +13,16 @@ import (
 )
 
 const (
-	// deliveriesAtOnce are sent side by side, so that a receiver who does not
-	// answer holds few others up.
+	// deliveriesAtOnce are sent side by side, and half of them for one owner, so that
+	// a receiver who does not answer holds nobody else up.
 	deliveriesAtOnce = 4
 	// deliveryPoll is how often deliveries are looked for that are due again, or
 	// that others have stored.
 	deliveryPoll = 3 * time.Second
+	// ownPause is before a delivery is looked at again that was not sent for
+	// reasons of our own, and ownPauseMost where these last.
+	ownPause     = 30 * time.Second
+	ownPauseMost = 10 * time.Minute
 	// attemptTime is how long one attempt may take: less than a lease.
 	attemptTime = 20 * time.Second
 )
@@ -38,14 +42,15 @@ func (d *Desk) deliver(ctx context.Context) {
 			return
 		case places <- struct{}{}:
 		}
-		v, found, err := d.Store.ClaimDelivery(ctx, d.Self)
+		v, found, err := d.Store.ClaimDelivery(ctx, d.Self, deliveriesAtOnce/2)
 		if err != nil && ctx.Err() == nil {
 			d.Log.Error("webhooks cannot be looked for", "error", err)
 		}
 		if found {
 			sending.Go(func() {
-				defer func() { <-places }()
 				d.send(v)
+				<-places
+				token(d.untold) // its owner may have another one
 			})
 			continue
 		}
@@ -62,11 +67,16 @@ func (d *Desk) deliver(ctx context.Context) {
 func (d *Desk) send(v job.Delivery) {
 	ctx, cancel := context.WithTimeout(d.base, attemptTime)
 	defer cancel()
-	err := d.attemptDelivery(ctx, v)
+	m, err := d.message(ctx, v)
 	if errors.Is(err, errOutdated) || fault.KindOf(err) == fault.NotFound {
-		return // the store has ended it, or removed it
+		return // the store has removed it, or gives it to nobody
 	}
-	a := d.judge(v, err)
+	ours := err != nil
+	if !ours {
+		err = d.Webhooks.Send(ctx, m)
+		ours = job.FailureOf(err).Code == webhook.CodeSecret
+	}
+	a := d.judge(ctx, v, err, ours)
 	storing, done := context.WithTimeout(context.WithoutCancel(d.base), settleTime)
 	defer done()
 	if err := d.Store.Attempted(storing, v.ID, d.Self, a); err != nil && !errors.Is(err, job.ErrLost) {
@@ -80,32 +90,34 @@ func (d *Desk) send(v job.Delivery) {
 // errOutdated is of a delivery whose job has been tried again, or was removed.
 var errOutdated = errors.New("the job is no longer as the delivery would tell")
 
-// attemptDelivery sends a delivery with the job as it is.
-func (d *Desk) attemptDelivery(ctx context.Context, v job.Delivery) error {
-	j, err := d.Store.Get(ctx, v.Job)
+// message is what a delivery sends, of the job as it is.
+func (d *Desk) message(ctx context.Context, v job.Delivery) (m webhook.Message, err error) {
+	j, err := d.Store.Glance(ctx, v.Job)
 	if err != nil {
-		return err
+		return m, err
 	}
 	if j.State != v.Event {
-		return errOutdated
+		return m, errOutdated
 	}
 	body, err := d.Event(j)
-	if err != nil {
-		return err
-	}
-	return d.Webhooks.Send(ctx, webhook.Message{ID: v.ID, To: v.URL, Body: body})
+	return webhook.Message{ID: v.ID, To: v.URL, Body: body}, err
 }
 
-// judge says what comes of a delivery after an attempt that came to err.
-func (d *Desk) judge(v job.Delivery, err error) job.Attempt {
-	log := d.Log.With("job", v.Job, "webhook", v.ID, "to", outbound.Shown(v.URL), "attempt", v.Attempts)
+// judge says what comes of a delivery after an attempt that came to err, for
+// reasons of ours or the receiver's: those alone count.
+func (d *Desk) judge(ctx context.Context, v job.Delivery, err error, ours bool) job.Attempt {
+	log := d.Log.With("job", v.Job, "webhook", v.ID, "to", outbound.Host(v.URL), "attempt", v.Attempts)
 	switch {
 	case err == nil:
 		log.Info("webhook delivered")
 		return job.Attempt{State: job.Delivered}
 	case d.base.Err() != nil: // the next server sends it
-		return job.Attempt{State: job.Sending}
-	case errors.Is(err, context.DeadlineExceeded):
+		return job.Attempt{State: job.Sending, None: true}
+	case ours:
+		pause := min(max(time.Since(v.Created)/4, ownPause), ownPauseMost)
+		log.Warn("webhook cannot be sent; trying again", "error", err, "after", pause)
+		return job.Attempt{State: job.Sending, Again: pause, Error: job.FailureOf(err).Message, None: true}
+	case ctx.Err() != nil:
 		err = fault.New(fault.Unavailable, outbound.CodeUnreachable, "the receiver took more than %v", attemptTime).Because(err)
 	}
 	words := job.FailureOf(err).Message

@@ -21,9 +21,8 @@ import (
 // a window being done: the job may be what ends it.
 const poisonous = 5
 
-// do does a job that was claimed, to its end or that of the desk. here is called
-// when its recording is.
-func (d *Desk) do(j job.Job, here func()) {
+// do does a job that was claimed, to its end or that of the desk.
+func (d *Desk) do(j job.Job, l *place) {
 	ctx, cancel := context.WithCancelCause(d.base)
 	defer cancel(nil)
 	if !j.Deadline.IsZero() {
@@ -36,13 +35,22 @@ func (d *Desk) do(j job.Job, here func()) {
 	log := d.Log.With("job", j.ID)
 	stop := d.keepAlive(ctx, j.ID, cancel)
 	defer stop()
-	log.Info("job begun", "name", j.Name, "owner", j.Owner, "windows_done", j.WindowsDone, "attempt", j.Attempts)
+	log.Info("job begun", "name", logged(j), "owner", j.Owner, "windows_done", j.WindowsDone, "attempt", j.Attempts)
 	began := time.Now()
-	result, err := d.attempt(ctx, j, here)
+	result, err := d.attempt(ctx, j, l)
 	if err := d.settle(ctx, j, result, err, time.Since(began)); err != nil {
 		log.Error("what came of the job cannot be stored", "error", err)
 	}
 	token(d.untold)
+}
+
+// logged is a job's name for the log. That of one from a URL is part of it, and may
+// be what lets somebody in.
+func logged(j job.Job) string {
+	if j.Source != "" {
+		return outbound.Host(j.Source)
+	}
+	return j.Name
 }
 
 // Pauses before something that may pass is tried again.
@@ -51,25 +59,54 @@ const (
 	pauseMost  = time.Minute
 )
 
-// attempt does the job, again after a while where something was missing that
-// comes back by itself: an outage fails no job, but holds it up.
-func (d *Desk) attempt(ctx context.Context, j job.Job, here func()) (*transcript.Transcript, error) {
+// attempt does the job.
+func (d *Desk) attempt(ctx context.Context, j job.Job, l *place) (result *transcript.Transcript, err error) {
 	if j.Crashes > poisonous {
 		return nil, fault.New(fault.Internal, "job_interrupted", "the server went %d times while it did the job, without coming any further", j.Crashes).
 			Try("the log says how; send the recording again once that is mended")
 	}
-	for tries := 1; ; tries++ {
-		result, err := d.once(ctx, j, here)
-		if err == nil || ctx.Err() != nil || !passing(err) || tries >= triesFor(err) {
-			return result, err
-		}
-		pause := max(min(pauseLeast<<min(tries-1, 10), pauseMost), min(afterOf(err), pauseMost))
-		d.Log.Warn("job held up; trying again", "job", j.ID, "error", err, "after", pause)
-		d.held(j.ID, err)
-		if j, err = d.again(ctx, j, pause); err != nil {
+	if away(j) {
+		if j, err = d.bring(ctx, j, l); err != nil {
 			return nil, err
 		}
 	}
+	l.here()
+	err = d.patiently(ctx, &j, l, triesFor, func() (err error) {
+		result, err = d.once(ctx, j)
+		return err
+	})
+	return result, err
+}
+
+// patiently does what a job needs, again after a while where something was missing
+// that comes back by itself: an outage fails no job, but holds it up. j is then as
+// it has become meanwhile.
+func (d *Desk) patiently(ctx context.Context, j *job.Job, l *place, most func(error) int, do func() error) error {
+	for tries := 1; ; tries++ {
+		err := guarded(do)
+		if err == nil || ctx.Err() != nil || !passing(err) || tries >= most(err) {
+			return err
+		}
+		pause := max(min(d.pause<<min(tries-1, 10), pauseMost), min(afterOf(err), pauseMost))
+		d.Log.Warn("job held up; trying again", "job", j.ID, "error", err, "after", pause)
+		d.held(j.ID, err)
+		l.rest()
+		*j, err = d.again(ctx, *j, pause)
+		l.wake()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// guarded makes a panic a job's failure, and not the server's end.
+func guarded(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 // afterOf is when who failed so wants to be asked again, 0 where it does not say.
@@ -100,31 +137,17 @@ func passing(err error) bool {
 }
 
 // triesFor is how often a job is tried that fails so: what the recording itself
-// may be to blame for, or where it is to come from, a few times.
+// may be to blame for, a few times.
 func triesFor(err error) int {
 	switch job.FailureOf(err).Code {
 	case "engine_crashed", "no_memory":
 		return triesOfEngine
-	case outbound.CodeUnreachable:
-		return triesOfFetch
 	}
 	return math.MaxInt
 }
 
-// once does the job from its last stored window on. A panic is this job's
-// failure and not the server's end.
-func (d *Desk) once(ctx context.Context, j job.Job, here func()) (result *transcript.Transcript, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	if away(j) {
-		if j, err = d.fetch(ctx, j); err != nil {
-			return nil, err
-		}
-	}
-	here()
+// once does the job from its last stored window on.
+func (d *Desk) once(ctx context.Context, j job.Job) (*transcript.Transcript, error) {
 	t, err := d.prepare(ctx, j)
 	if err != nil {
 		return nil, err

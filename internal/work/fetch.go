@@ -5,11 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/url"
 	"os"
 	"path"
+	"syscall"
+
+	"github.com/google/uuid"
 
 	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
@@ -68,54 +72,120 @@ func NameOf(address string) string {
 // away tells whether the recording of a job is yet to be fetched.
 func away(j job.Job) bool { return j.Media == "" && j.Source != "" }
 
-// fetch brings the recording of a job, keeps it and notes it with the job: from
+// bring has the recording of a job fetched, keeps it and notes it with the job: from
 // then on the job is as any other, and whoever goes on with it has the recording.
-func (d *Desk) fetch(ctx context.Context, j job.Job) (job.Job, error) {
+func (d *Desk) bring(ctx context.Context, j job.Job, l *place) (job.Job, error) {
 	if d.From == nil {
 		return j, goesNowhere("url")
 	}
-	d.progress(j.ID, transcribe.Update{Phase: Fetching})
-	f, err := durable.Nameless(d.Dir, 0o444)
+	within, end := d.From.Within(ctx)
+	defer end()
+	var f *os.File
+	var r job.Recording
+	err := d.patiently(within, &j, l, func(error) int { return triesOfFetch }, func() (err error) {
+		f, r, err = d.fetch(within, j)
+		return err
+	})
 	if err != nil {
-		return j, keepFault(err)
+		if ctx.Err() == nil && within.Err() != nil {
+			err = context.Cause(within)
+		}
+		return j, err
 	}
 	defer f.Close()
-	r, err := d.download(ctx, j, f)
-	if err != nil {
-		return j, err
+	if err := d.patiently(ctx, &j, l, triesToTake, func() error { return d.take(ctx, &j, f, &r) }); err != nil {
+		return j, errors.Join(err, d.untake(ctx, j.ID, r))
 	}
-	if err := d.makeRoom(ctx, r.Bytes); err != nil {
-		return j, err
-	}
-	if r.Media, err = d.keep(f); err != nil {
-		return j, err
-	}
-	canceling, err := d.Store.Fetched(ctx, j.ID, d.Self, r)
-	switch {
-	case errors.Is(err, job.ErrLost):
-		return j, errors.Join(err, d.remove(r.Media))
-	case err != nil: // it may be the job's all the same; if not, the sweep finds it
-		return j, err
-	case canceling:
-		return j, errAsked
-	}
-	d.Log.Info("recording fetched", "job", j.ID, "from", outbound.Shown(j.Source), "bytes", r.Bytes)
-	j.Media, j.MediaSHA256, j.Bytes = r.Media, r.SHA256, r.Bytes
+	d.Log.Info("recording fetched", "job", j.ID, "from", outbound.Host(j.Source), "bytes", r.Bytes)
 	return j, nil
 }
 
-// download writes the recording of a job to f.
+// triesToTake: a recording that there is no room for is not held for ever.
+func triesToTake(err error) int {
+	if fault.KindOf(err) == fault.NoSpace {
+		return triesOfFetch
+	}
+	return math.MaxInt
+}
+
+// fetch brings the recording of a job, into a file without a name.
+func (d *Desk) fetch(ctx context.Context, j job.Job) (*os.File, job.Recording, error) {
+	d.progress(j.ID, transcribe.Update{Phase: Fetching})
+	f, err := durable.Nameless(d.Dir, 0o444)
+	if err != nil {
+		return nil, job.Recording{}, keepFault(err)
+	}
+	r, err := d.download(ctx, j, f)
+	if err != nil {
+		return nil, r, errors.Join(err, f.Close())
+	}
+	return f, r, nil
+}
+
+// take keeps a recording and notes it with its job. Both may be done again.
+func (d *Desk) take(ctx context.Context, j *job.Job, f *os.File, r *job.Recording) error {
+	if j.Media != "" && j.Media == r.Media {
+		return nil // by a write whose answer got lost
+	}
+	if err := d.makeRoom(ctx, r.Bytes); err != nil {
+		return err
+	}
+	if r.Media == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		r.Media = id.String()
+	}
+	if err := d.link(f, r.Media); err != nil {
+		return err
+	}
+	canceling, err := d.Store.Fetched(ctx, j.ID, d.Self, *r)
+	switch {
+	case err != nil:
+		return err
+	case canceling:
+		return errAsked
+	}
+	j.Media, j.MediaSHA256, j.Bytes = r.Media, r.SHA256, r.Bytes
+	return nil
+}
+
+// untake removes a recording that its job has not got. What cannot be told now the
+// sweep finds.
+func (d *Desk) untake(ctx context.Context, id string, r job.Recording) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	j, err := d.Store.Glance(ctx, id)
+	if gone := fault.KindOf(err) == fault.NotFound; !gone && (err != nil || j.Media == r.Media) {
+		return nil
+	}
+	return d.remove(r.Media)
+}
+
+// roomEach is after how many bytes of a recording it is seen whether there is room
+// for more: a server may send more than it said, or say nothing.
+const roomEach = 4 << 20
+
+// download writes the recording of a job to f. Other jobs' recordings go for it
+// once it is here, as what a server says of its size may be wrong.
 func (d *Desk) download(ctx context.Context, j job.Job, f *os.File) (r job.Recording, err error) {
 	sum := sha256.New()
+	looked := int64(0)
 	r.Bytes, err = d.From.Download(ctx, j.Source, io.MultiWriter(f, sum), outbound.Transfer{
 		Most: d.largest(),
 		Began: func(size int64) error {
-			if err := d.onDisk(max(size, 0)); err != nil {
-				return err
-			}
-			return d.makeRoom(ctx, max(size, 0))
+			_, _, err := d.room(ctx, max(size, 0))
+			return errors.Join(d.onDisk(max(size, 0)), err)
 		},
-		Got: func(done, size int64) { d.fetched(j.ID, done, size) },
+		Got: func(done, size int64) error {
+			d.fetched(j.ID, done, size)
+			if done-looked < roomEach {
+				return nil
+			}
+			looked = done
+			return d.onDisk(max(size-done, 0))
+		},
 	})
 	var worded *fault.Error
 	if err != nil && ctx.Err() == nil && !errors.As(err, &worded) {
@@ -141,12 +211,11 @@ func (d *Desk) largest() int64 {
 // onDisk refuses a recording for which the disk has no room: other jobs' may go
 // meanwhile.
 func (d *Desk) onDisk(bytes int64) error {
-	free, err := durable.Free(d.Dir)
+	free, err := d.free(d.Dir)
 	if err != nil || free >= bytes+transcribe.Reserve {
 		return nil // what cannot be told, writing tells
 	}
-	return fault.New(fault.NoSpace, "disk_full", "the recording has %s, and %s are free where jobs are kept", fault.Bytes(bytes), fault.Bytes(free)).
-		Try("free some space in the directory of [jobs], or name another one there")
+	return keepFault(fmt.Errorf("%w: %s are free, for %s more", syscall.ENOSPC, fault.Bytes(free), fault.Bytes(bytes)))
 }
 
 // fetched notes how much of a job's recording has come.

@@ -2,10 +2,6 @@ package work
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"database/sql"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -19,7 +15,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/job"
@@ -31,15 +26,15 @@ import (
 // outsideSecret is what webhooks are signed with.
 const outsideSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 
-// reach lets a desk fetch from and tell a server of the test's.
-func (r *rig) reach(t *testing.T, host string) *rig {
+// reach lets a desk fetch from and tell servers of the test's.
+func (r *rig) reach(t *testing.T, hosts ...string) *rig {
 	t.Helper()
 	secret := filepath.Join(r.dir, "secret")
 	if err := os.WriteFile(secret, []byte(outsideSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	places := func(field string) *outbound.Places {
-		return &outbound.Places{Field: field, Redirects: 1, Hosts: func() []string { return []string{host} },
+		return &outbound.Places{Field: field, Redirects: 1, Hosts: func() []string { return hosts },
 			Networks: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }}
 	}
 	r.From = places("url")
@@ -230,8 +225,12 @@ func TestSlowServerHoldsNobodyUp(t *testing.T) {
 	r := newRig(t).reach(t, hostOf(srv))
 	r.AtOnce = func() int { return 1 }
 	var slow []string
-	for range fetchesAtOnce + 2 {
-		slow = append(slow, r.submit(t, r.from(t, srv.URL+"/a.wav")).ID)
+	for range fetchesAtOnce {
+		for _, owner := range []string{"a", "b"} {
+			w := r.from(t, srv.URL+"/a.wav")
+			w.Job.Owner = owner
+			slow = append(slow, r.submit(t, w).ID)
+		}
 	}
 	r.start(t)
 	eventually(t, "as many fetches as there may be", func() bool { return asked.Load() == fetchesAtOnce })
@@ -296,182 +295,6 @@ func TestKeyWithURL(t *testing.T) {
 		change(&other)
 		_, _, err := r.Submit(t.Context(), other)
 		wantFault(t, err, fault.Conflict, "idempotency_key_reused")
-	}
-}
-
-// receiver notes what it is told, and answers with what the test says.
-type receiver struct {
-	*httptest.Server
-	got    chan http.Header
-	answer chan int
-	asking atomic.Int64 // requests that wait for an answer
-}
-
-// left waits until nobody waits for an answer: who was ended is gone.
-func (v *receiver) left(t *testing.T) {
-	t.Helper()
-	eventually(t, "a sender's connection ending", func() bool { return v.asking.Load() == 0 })
-}
-
-func newReceiver(t *testing.T) *receiver {
-	t.Helper()
-	v := &receiver{got: make(chan http.Header, 99), answer: make(chan int, 99)}
-	key := must(base64.StdEncoding.DecodeString(strings.TrimPrefix(outsideSecret, "whsec_")))
-	v.Server = outside(t, func(w http.ResponseWriter, r *http.Request) {
-		v.asking.Add(1)
-		defer v.asking.Add(-1)
-		body := must(io.ReadAll(r.Body))
-		mac := hmac.New(sha256.New, key)
-		mac.Write([]byte(r.Header.Get("webhook-id") + "." + r.Header.Get("webhook-timestamp") + "." + string(body)))
-		if want := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)); r.Header.Get("webhook-signature") != want {
-			t.Errorf("signed %s, want %s", r.Header.Get("webhook-signature"), want)
-		}
-		r.Header.Set("Body", string(body))
-		v.got <- r.Header
-		select {
-		case code := <-v.answer:
-			w.WriteHeader(code)
-		case <-r.Context().Done():
-		}
-	})
-	return v
-}
-
-// telling waits until the delivery of a job is in a state.
-func (r *rig) telling(t *testing.T, id string, want job.Telling) (v job.Delivery) {
-	t.Helper()
-	eventually(t, "a delivery being "+string(want), func() bool {
-		last, err := r.Store.Deliveries(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v = last[id]
-		return v.State == want
-	})
-	return v
-}
-
-// due has all deliveries sent without their pause.
-func (r *rig) due(t *testing.T) {
-	t.Helper()
-	err := r.db.Write(t.Context(), func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(t.Context(), "UPDATE deliveries SET due = 0")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	token(r.untold)
-}
-
-// TestWebhook: the end of a job is told, again until it is taken, as the same
-// message.
-func TestWebhook(t *testing.T) {
-	to := newReceiver(t)
-	r := newRig(t).reach(t, hostOf(to.Server))
-	states := make(chan string, 9)
-	r.Told = func(state string) { states <- state }
-	r.start(t)
-	w := r.wish(t, "a", "3")
-	w.Webhook = to.URL + "/hook"
-	j := r.submit(t, w)
-	to.answer <- http.StatusInternalServerError
-	first := <-to.got
-	if body := first.Get("Body"); !strings.Contains(body, j.ID) || !strings.Contains(body, `"state":"done"`) {
-		t.Errorf("told: %s", body)
-	}
-	eventually(t, "the failure being noted", func() bool { return r.telling(t, j.ID, job.Sending).Error != "" })
-	if v := r.telling(t, j.ID, job.Sending); !strings.Contains(v.Error, "500") || time.Until(v.Due) < 3*time.Second || v.ID != first.Get("webhook-id") {
-		t.Errorf("put off: %+v", v)
-	}
-	r.due(t)
-	to.answer <- http.StatusNoContent
-	if again := <-to.got; again.Get("webhook-id") != first.Get("webhook-id") || again.Get("Body") != first.Get("Body") {
-		t.Errorf("again: %v", again)
-	}
-	if v := r.telling(t, j.ID, job.Delivered); v.Attempts != 2 || v.Error != "" {
-		t.Errorf("delivered: %+v", v)
-	}
-	if a, b := <-states, <-states; a != "sending" || b != "delivered" {
-		t.Errorf("counted: %s, %s", a, b)
-	}
-	bad := r.wish(t, "a", "!")
-	bad.Webhook = w.Webhook
-	j = r.submit(t, bad)
-	to.answer <- http.StatusGone
-	if body := (<-to.got).Get("Body"); !strings.Contains(body, `"state":"failed"`) {
-		t.Errorf("told: %s", body)
-	}
-	r.telling(t, j.ID, job.GivenUp)
-}
-
-// TestWebhookHoldsNobodyUp: jobs are done while their receivers do not answer.
-func TestWebhookHoldsNobodyUp(t *testing.T) {
-	to := newReceiver(t)
-	r := newRig(t).reach(t, hostOf(to.Server)).start(t)
-	for range 3 * deliveriesAtOnce {
-		w := r.wish(t, "a", "1")
-		w.Webhook = to.URL
-		r.await(t, r.submit(t, w).ID, job.Done)
-	}
-	if n := len(to.got); n > deliveriesAtOnce {
-		t.Errorf("%d are told at once", n)
-	}
-}
-
-// TestWebhookOfAStop: a server that stops in the middle of an attempt leaves it to
-// the next one, at once.
-func TestWebhookOfAStop(t *testing.T) {
-	to := newReceiver(t)
-	r := newRig(t).reach(t, hostOf(to.Server)).start(t)
-	w := r.wish(t, "a", "3")
-	w.Webhook = to.URL
-	j := r.submit(t, w)
-	first := <-to.got
-	r.end()
-	to.left(t)
-	next := rigIn(t, r.dir).reach(t, hostOf(to.Server)).start(t)
-	to.answer <- http.StatusOK
-	if again := <-to.got; again.Get("webhook-id") != first.Get("webhook-id") {
-		t.Errorf("another message: %v", again)
-	}
-	next.telling(t, j.ID, job.Delivered)
-}
-
-// TestTwoAppliancesTellOnce: two desks on one store share what is to be told, and
-// one that stands in while a switch lasts tells nothing.
-func TestTwoAppliancesTellOnce(t *testing.T) {
-	to := newReceiver(t)
-	first := newRig(t).reach(t, hostOf(to.Server))
-	second, third := rigIn(t, first.dir).reach(t, hostOf(to.Server)), rigIn(t, first.dir).reach(t, hostOf(to.Server))
-	first.Self, second.Self, third.Standby = job.NewWorker("one"), job.NewWorker("two"), true
-	var mine, others atomic.Int64
-	first.Told, second.Told = func(string) { mine.Add(1) }, func(string) { others.Add(1) }
-	third.Told = func(string) { t.Error("told by one that stands in") }
-	const jobs = 24
-	for range jobs {
-		w := first.wish(t, "a", "1")
-		w.Webhook = to.URL
-		first.submit(t, w)
-	}
-	for _, r := range []*rig{first, second, third} {
-		r.Lock = ""
-		r.start(t)
-	}
-	eventually(t, "both sending as much as each does at once", func() bool { return to.asking.Load() == 2*deliveriesAtOnce })
-	for range jobs {
-		to.answer <- http.StatusOK
-	}
-	eventually(t, "every end being told", func() bool { return mine.Load()+others.Load() == jobs })
-	ids := map[string]bool{}
-	for range jobs {
-		ids[(<-to.got).Get("webhook-id")] = true
-	}
-	if len(ids) != jobs || len(to.got) > 0 {
-		t.Errorf("%d ends in %d messages", jobs, len(ids)+len(to.got))
-	}
-	if mine.Load() == 0 || others.Load() == 0 {
-		t.Errorf("%d were told by one, %d by the other", mine.Load(), others.Load())
 	}
 }
 

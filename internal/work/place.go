@@ -2,13 +2,19 @@ package work
 
 import "whisper-appliance/internal/job"
 
-// fetchesAtOnce is for how many jobs a recording is fetched at once.
-const fetchesAtOnce = 4
+const (
+	// fetchesAtOnce is for how many jobs a recording is fetched at once, and
+	// restsAtOnce how many at most wait until theirs may be asked for again. One
+	// owner's are half of fetchesAtOnce, whether they are fetched or wait.
+	fetchesAtOnce = 4
+	restsAtOnce   = 16
+)
 
 // place is that of one job. While its recording is fetched it is none of those
 // that jobs are done in, so that a server that is slow holds nobody else's job up.
 // Once that is here it is one of them, be there one left or not: there are never
-// more than fetchesAtOnce too many. Its methods are called one after the other.
+// more than fetchesAtOnce too many. Its methods are called one after the other; nil
+// is the place of a job that needs none.
 type place struct {
 	in    *places
 	class job.Class
@@ -22,22 +28,41 @@ func (p *places) take(j job.Job) *place {
 		p.enter(l.class, 1)
 		return l
 	}
+	p.fetches(1, 0)
+	return l
+}
+
+// fetches notes that so many more are fetched, and so many more wait.
+func (p *places) fetches(fetching, resting int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fetching++
-	return l
+	p.fetching += fetching
+	p.resting += resting
+}
+
+// rest leaves the fetching to others until wake: the job waits.
+func (l *place) rest() {
+	if l != nil && l.away {
+		l.in.fetches(-1, 1)
+		token(l.in.ended)
+	}
+}
+
+// wake ends a rest. The owners' shares bound how many come back at once.
+func (l *place) wake() {
+	if l != nil && l.away {
+		l.in.fetches(1, -1)
+	}
 }
 
 // here ends the fetching.
 func (l *place) here() {
-	if !l.away {
+	if l == nil || !l.away {
 		return
 	}
 	l.away = false
 	l.in.enter(l.class, 1)
-	l.in.mu.Lock()
-	l.in.fetching--
-	l.in.mu.Unlock()
+	l.in.fetches(-1, 0)
 	token(l.in.ended)
 }
 
@@ -48,9 +73,13 @@ func (l *place) leave() {
 	token(l.in.ended)
 }
 
-// full tells whether no further recording is fetched just now.
-func (p *places) full() bool {
+// share is how many recordings of one owner may be fetched just now; 0 where there
+// is no place for any.
+func (p *places) share() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.fetching >= fetchesAtOnce
+	if p.fetching >= fetchesAtOnce || p.resting >= restsAtOnce {
+		return 0
+	}
+	return fetchesAtOnce / 2
 }

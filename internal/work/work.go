@@ -15,6 +15,7 @@
 package work
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"whisper-appliance/internal/durable"
 	"whisper-appliance/internal/fault"
 	"whisper-appliance/internal/inbox"
 	"whisper-appliance/internal/job"
@@ -63,6 +65,9 @@ type Desk struct {
 	Webhooks *webhook.Sender
 	Event    func(job.Job) ([]byte, error)
 	Told     func(state string)
+
+	pause time.Duration                   // before what failed is tried for the second time; 0 = 1 s
+	free  func(dir string) (int64, error) // bytes of a disk; nil = durable.Free
 
 	setup   sync.Once
 	base    context.Context // of all jobs
@@ -128,6 +133,10 @@ func (d *Desk) init() {
 	d.setup.Do(func() {
 		d.live, d.waiters, d.news = map[string]*active{}, map[string]int{}, map[string]chan struct{}{}
 		d.arrived, d.untold = make(chan struct{}, 1), make(chan struct{}, 1)
+		d.pause = cmp.Or(d.pause, pauseLeast)
+		if d.free == nil {
+			d.free = durable.Free
+		}
 		d.base, d.endAll = context.WithCancelCause(context.Background())
 		d.claims, d.stop = context.WithCancel(d.base)
 	})
@@ -223,6 +232,7 @@ type places struct {
 	busy       int
 	background int // of these
 	fetching   int // beside these
+	resting    int // until they fetch again
 }
 
 func (p *places) enter(class job.Class, n int) {
@@ -255,7 +265,7 @@ func (d *Desk) serve(ctx context.Context) {
 		if j, found := d.claim(ctx, p); found {
 			place := p.take(j)
 			d.doing.Go(func() {
-				d.do(j, place.here)
+				d.do(j, place)
 				place.leave()
 			})
 			continue
@@ -278,11 +288,7 @@ func (d *Desk) claim(ctx context.Context, p *places) (job.Job, bool) {
 	if len(classes) == 0 {
 		return job.Job{}, false
 	}
-	claim := d.Store.Claim
-	if p.full() {
-		claim = d.Store.ClaimHere
-	}
-	j, found, err := claim(ctx, d.Self, classes...)
+	j, found, err := d.Store.ClaimFetching(ctx, d.Self, p.share(), classes...)
 	if err != nil && ctx.Err() == nil {
 		d.Log.Error("no job can be claimed", "error", err)
 	}

@@ -25,6 +25,7 @@ CREATE TABLE jobs (
 	plan            TEXT   NOT NULL DEFAULT '',
 	language        TEXT   NOT NULL DEFAULT '',
 	windows_done    BIGINT NOT NULL DEFAULT 0,
+	windows_total   BIGINT NOT NULL DEFAULT 0,
 	done_ns         BIGINT NOT NULL DEFAULT 0,
 	attempts        BIGINT NOT NULL DEFAULT 0,
 	crashes         BIGINT NOT NULL DEFAULT 0,

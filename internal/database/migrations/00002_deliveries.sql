@@ -1,7 +1,7 @@
 -- Jobs whose recording is fetched from a URL, and those whose end is told to one.
 -- A delivery is one message about the end of a job; it is stored in the
--- transaction that ends the job, and leased to whoever sends it. announced is 1
--- once the job's last end has its delivery.
+-- transaction that ends the job, and leased to whoever sends it. announced is
+-- which end of the job has its delivery: the value of ended at that time.
 
 -- +goose Up
 ALTER TABLE jobs ADD COLUMN source TEXT NOT NULL DEFAULT '';
@@ -26,4 +26,4 @@ CREATE TABLE deliveries (
 
 CREATE INDEX deliveries_due ON deliveries (state, due);
 CREATE INDEX deliveries_job ON deliveries (job_id);
-CREATE INDEX jobs_unannounced ON jobs (state) WHERE webhook <> '' AND announced = 0;
+CREATE INDEX jobs_unannounced ON jobs (state) WHERE webhook <> '' AND announced <> ended;
