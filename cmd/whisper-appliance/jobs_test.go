@@ -204,12 +204,24 @@ func TestJobsOutcome(t *testing.T) {
 func TestJobsWaitInterrupted(t *testing.T) {
 	reached, hold := make(chan bool, 9), make(chan bool)
 	r := newJobsRig(t, func(context.Context) error { reached <- true; <-hold; return nil })
+	following := make(chan bool, 9)
+	r.between = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if strings.HasSuffix(req.URL.Path, "/events") {
+				following <- true
+			}
+			next.ServeHTTP(w, req)
+		})
+	}
+	r.down()
+	r.up(t)
 	file := put(t, filepath.Join(t.TempDir(), "talk.wav"), "sound", 0o600)
 	ctx, interrupt := context.WithCancel(t.Context())
 	var errOut said
 	ended := make(chan int)
 	go func() { ended <- run(ctx, []string{"jobs", "add", "--wait", file}, &said{}, &errOut) }()
 	<-reached
+	<-following // it knows its job
 	interrupt()
 	if code := <-ended; code != exitCanceled {
 		t.Errorf("exit code %d", code)
