@@ -226,7 +226,7 @@ func (s *Store) retryable(ctx context.Context, tx *sql.Tx, j Job) error {
 		return fault.New(fault.Conflict, "job_done", "job %s is done", j.ID).On("id").Try("its result is there; send the recording again for another one")
 	case !j.State.Ended():
 		return fault.New(fault.Conflict, "job_not_ended", "job %s is %s", j.ID, j.State).On("id").Try("wait for it, or cancel it first")
-	case j.Media == "" && j.Source == "":
+	case j.Media == "" && (j.Source == "" || len(j.Plan) > 0): // what the URL gives now may be another one
 		return fault.New(fault.Conflict, "media_gone", "the recording of job %s was deleted", j.ID).On("id").Try("send the recording again")
 	case j.Key == "":
 		return nil

@@ -18,8 +18,9 @@ const effective = `CASE WHEN CAST($1 AS BIGINT) < queued THEN class
 	ELSE class + (CAST($1 AS BIGINT) - queued) / CAST($2 AS BIGINT) END`
 
 // Claim leases the next job to w: one that is queued, or whose worker's lease
-// has run out; one of w's own is not lost because w was held up. Only jobs of the classes count, of all where none is named.
-// Nobody else gets the same job. found is false where there is none.
+// has run out; one of w's own is not lost because w was held up. Only jobs of the
+// classes count, of all where none is named. Nobody else gets the same job. found
+// is false where there is none.
 func (s *Store) Claim(ctx context.Context, w Worker, classes ...Class) (j Job, found bool, err error) {
 	return s.next(ctx, w, math.MaxInt, classes)
 }

@@ -155,8 +155,8 @@ func (s *Store) Attempted(ctx context.Context, id string, w Worker, a Attempt) e
 	})
 }
 
-// Deliveries are the deliveries of some jobs, by the jobs' ids. Due is by the
-// clock that people see.
+// Deliveries are those of some jobs, by the jobs' ids; each has one at most. Due
+// is by the clock that people see.
 func (s *Store) Deliveries(ctx context.Context, jobs ...string) (last map[string]Delivery, err error) {
 	if len(jobs) == 0 {
 		return nil, nil

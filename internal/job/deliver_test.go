@@ -426,3 +426,31 @@ func TestFetched(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryOfAnotherRecording: what was heard of a recording that is gone is not
+// gone on with in one that a URL gives now.
+func TestRetryOfAnotherRecording(t *testing.T) {
+	onBoth(t, func(t *testing.T, p place) {
+		for name, planned := range map[string]bool{"before it was heard": false, "in the midst of it": true} {
+			s, w := p.store(t, Options{}), NewWorker("host")
+			id := s.add(t, New{Source: "https://a.test/a.wav"}).ID
+			s.claimed(t, w)
+			_, err := s.Fetched(ctx, id, w, Recording{Media: "a", SHA256: "ff", Bytes: 3})
+			must(t, err)
+			if planned {
+				_, err := s.Plan(ctx, id, w, time.Second, json.RawMessage(`[1]`))
+				must(t, err)
+			}
+			must(t, s.Fail(ctx, id, w, Failure{Code: "x"}))
+			_, err = s.DropMedia(ctx, id)
+			must(t, err)
+			if _, err := s.Retry(ctx, id); (code(err) == "media_gone") != planned || !planned && err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			_, err = s.Cancel(ctx, id)
+			if !planned {
+				must(t, err)
+			}
+		}
+	})
+}

@@ -173,7 +173,7 @@ func (k *keeping) remove(ctx context.Context, tx *sql.Tx, forRoom bool, over fun
 				AND EXISTS (SELECT 1 FROM deliveries WHERE job_id = jobs.id AND deliveries.state = 'sending')`, j.ID)
 		}
 		if err == nil && n == 0 {
-			n, err = affected(ctx, tx, "DELETE FROM jobs WHERE id = $1 AND "+ended, j.ID)
+			n, err = affected(ctx, tx, "DELETE FROM jobs WHERE id = $1 AND media = $2 AND "+ended, j.ID, j.Media)
 		}
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ func (k *keeping) remove(ctx context.Context, tx *sql.Tx, forRoom bool, over fun
 		if k.jobs--; j.Media != "" {
 			k.bytes -= j.Bytes
 		}
-		if n > 0 { // else another appliance has removed it
+		if n > 0 { // else another appliance has removed it, or its recording
 			*removed = append(*removed, Removed{j.ID, j.Media, j.Bytes})
 		}
 	}

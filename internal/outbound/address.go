@@ -38,6 +38,7 @@ func never() []class {
 		{"169.254.169.254/32", "the machine's metadata"}, {"169.254.170.2/32", "the machine's metadata"}, {"fd00:ec2::254/128", "the machine's metadata"},
 		{"100.100.100.200/32", "the machine's metadata"}, {"192.0.0.192/32", "the machine's metadata"}, {"168.63.129.16/32", "the machine's metadata"},
 		{"169.254.170.23/32", "the machine's metadata"}, {"fd00:ec2::23/128", "the machine's metadata"},
+		{"fd00:c1::a9fe:a9fe/128", "the machine's metadata"}, {"169.254.0.23/32", "the machine's metadata"}, {"fe80::a9fe:a9fe/128", "the machine's metadata"},
 		{"fd20:ce::254/128", "the machine's metadata"}, {"fd00:42::42/128", "the machine's metadata"},
 		{"::/96", "an IPv4 address in another form"}, {"::ffff:0:0:0/96", "an IPv4 address in another form"},
 		{"2002::/16", "an IPv4 address in another form"}, {"2001::/32", "an IPv4 address in another form"},

@@ -169,6 +169,7 @@ func TestAddresses(t *testing.T) {
 		"224.0.0.1": "never", "239.1.1.1": "never", "ff02::1": "never",
 		"169.254.169.254": "never", "::ffff:169.254.169.254": "never", "fd00:ec2::254": "never", "100.100.100.200": "never", "169.254.170.2": "never",
 		"168.63.129.16": "never", "169.254.170.23": "never", "192.0.0.192": "never", "fd00:ec2::23": "never", "fd20:ce::254": "never", "fd00:42::42": "never",
+		"fd00:c1::a9fe:a9fe": "never", "169.254.0.23": "never", "fe80::a9fe:a9fe": "never",
 		"64:ff9b::a9fe:a9fe": "never", "64:ff9b:1::a9fe:a9fe": "never", "2002:a9fe:a9fe::": "never", "::ffff:0:a9fe:a9fe": "never", "::a9fe:a9fe": "never",
 	} {
 		a := netip.MustParseAddr(address)

@@ -14,7 +14,7 @@ import (
 
 const (
 	// deliveriesAtOnce are sent side by side, and half of them for one owner, so that
-	// a receiver who does not answer holds nobody else up.
+	// one whose receiver does not answer holds nobody else up.
 	deliveriesAtOnce = 4
 	// deliveryPoll is how often deliveries are looked for that are due again, or
 	// that others have stored.
@@ -23,6 +23,8 @@ const (
 	// reasons of our own, and ownPauseMost where these last.
 	ownPause     = 30 * time.Second
 	ownPauseMost = 10 * time.Minute
+	// ownLongest is for how long reasons of our own put a delivery off.
+	ownLongest = 24 * time.Hour
 	// attemptTime is how long one attempt may take: less than a lease.
 	attemptTime = 20 * time.Second
 )
@@ -82,12 +84,12 @@ func (d *Desk) send(v job.Delivery) {
 	if err := d.Store.Attempted(storing, v.ID, d.Self, a); err != nil && !errors.Is(err, job.ErrLost) {
 		d.Log.Error("what came of a webhook cannot be stored", "job", v.Job, "webhook", v.ID, "error", err)
 	}
-	if d.Told != nil && d.base.Err() == nil {
+	if d.Told != nil && !a.None {
 		d.Told(string(a.State))
 	}
 }
 
-// errOutdated is of a delivery whose job has been tried again, or was removed.
+// errOutdated is of a delivery whose job has been tried again.
 var errOutdated = errors.New("the job is no longer as the delivery would tell")
 
 // message is what a delivery sends, of the job as it is.
@@ -113,6 +115,9 @@ func (d *Desk) judge(ctx context.Context, v job.Delivery, err error, ours bool) 
 		return job.Attempt{State: job.Delivered}
 	case d.base.Err() != nil: // the next server sends it
 		return job.Attempt{State: job.Sending, None: true}
+	case ours && time.Since(v.Created) > ownLongest:
+		log.Error("webhook given up: it could not be sent", "error", err)
+		return job.Attempt{State: job.GivenUp, Error: job.FailureOf(err).Message, None: true}
 	case ours:
 		pause := min(max(time.Since(v.Created)/4, ownPause), ownPauseMost)
 		log.Warn("webhook cannot be sent; trying again", "error", err, "after", pause)

@@ -291,8 +291,14 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-	if got := r.judge(t.Context(), job.Delivery{}, errors.New("x"), true); got.Again != ownPauseMost {
+	since := func(d time.Duration) job.Attempt {
+		return r.judge(t.Context(), job.Delivery{Created: time.Now().Add(-d)}, errors.New("x"), true)
+	}
+	if got := since(ownLongest / 2); got.Again != ownPauseMost {
 		t.Errorf("what lasts is looked at again after %v", got.Again)
+	}
+	if got := since(ownLongest + time.Minute); got.State != job.GivenUp || got.Error == "" {
+		t.Errorf("what lasts longer than a day: %+v", got)
 	}
 	r.endAll(errStops)
 	if got := r.judge(t.Context(), job.Delivery{Attempts: 1}, dial, false); got != (job.Attempt{State: job.Sending, None: true}) {

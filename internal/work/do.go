@@ -79,8 +79,8 @@ func (d *Desk) attempt(ctx context.Context, j job.Job, l *place) (result *transc
 }
 
 // patiently does what a job needs, again after a while where something was missing
-// that comes back by itself: an outage fails no job, but holds it up. j is then as
-// it has become meanwhile.
+// that comes back by itself, most times in all: an outage holds a job up. j is then
+// as it has become meanwhile.
 func (d *Desk) patiently(ctx context.Context, j *job.Job, l *place, most func(error) int, do func() error) error {
 	for tries := 1; ; tries++ {
 		err := guarded(do)
@@ -92,7 +92,7 @@ func (d *Desk) patiently(ctx context.Context, j *job.Job, l *place, most func(er
 		d.held(j.ID, err)
 		l.rest()
 		*j, err = d.again(ctx, *j, pause)
-		l.wake()
+		l.wake(ctx)
 		if err != nil {
 			return err
 		}
@@ -124,8 +124,11 @@ func (d *Desk) again(ctx context.Context, j job.Job, pause time.Duration) (job.J
 	for {
 		sleep(ctx, pause)
 		now, err := d.Store.Get(ctx, j.ID)
-		if err == nil || ctx.Err() != nil || !passing(err) {
-			return now, err
+		switch {
+		case err == nil:
+			return now, nil
+		case ctx.Err() != nil || !passing(err):
+			return j, err
 		}
 	}
 }

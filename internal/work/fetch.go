@@ -94,7 +94,7 @@ func (d *Desk) bring(ctx context.Context, j job.Job, l *place) (job.Job, error) 
 	}
 	defer f.Close()
 	if err := d.patiently(ctx, &j, l, triesToTake, func() error { return d.take(ctx, &j, f, &r) }); err != nil {
-		return j, errors.Join(err, d.untake(ctx, j.ID, r))
+		return j, err // the job may have the recording all the same; if not, the sweep finds it
 	}
 	d.Log.Info("recording fetched", "job", j.ID, "from", outbound.Host(j.Source), "bytes", r.Bytes)
 	return j, nil
@@ -102,7 +102,8 @@ func (d *Desk) bring(ctx context.Context, j job.Job, l *place) (job.Job, error) 
 
 // triesToTake: a recording that there is no room for is not held for ever.
 func triesToTake(err error) int {
-	if fault.KindOf(err) == fault.NoSpace {
+	switch job.FailureOf(err).Code {
+	case "jobs_full", "disk_full":
 		return triesOfFetch
 	}
 	return math.MaxInt
@@ -149,18 +150,6 @@ func (d *Desk) take(ctx context.Context, j *job.Job, f *os.File, r *job.Recordin
 	}
 	j.Media, j.MediaSHA256, j.Bytes = r.Media, r.SHA256, r.Bytes
 	return nil
-}
-
-// untake removes a recording that its job has not got. What cannot be told now the
-// sweep finds.
-func (d *Desk) untake(ctx context.Context, id string, r job.Recording) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-	defer cancel()
-	j, err := d.Store.Glance(ctx, id)
-	if gone := fault.KindOf(err) == fault.NotFound; !gone && (err != nil || j.Media == r.Media) {
-		return nil
-	}
-	return d.remove(r.Media)
 }
 
 // roomEach is after how many bytes of a recording it is seen whether there is room

@@ -2,6 +2,7 @@ package work
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -171,9 +172,7 @@ func TestTake(t *testing.T) {
 			t.Fatalf("%v; %d recordings", err, r.recordings(t))
 		}
 	}
-	if err := r.untake(t.Context(), j.ID, fetched); err != nil || r.recordings(t) != 0 {
-		t.Errorf("%v; %d recordings after giving up", err, r.recordings(t))
-	}
+	must(0, r.remove(fetched.Media)) // as the sweep does
 	fetched = job.Recording{Bytes: 3}
 	for range 2 {
 		if err := r.take(t.Context(), &j, f, &fetched); err != nil || r.recordings(t) != 1 {
@@ -181,11 +180,8 @@ func TestTake(t *testing.T) {
 		}
 		j = must(r.Store.Get(t.Context(), j.ID))
 	}
-	if err := r.untake(t.Context(), j.ID, fetched); err != nil || r.recordings(t) != 1 || j.Media != fetched.Media {
-		t.Errorf("%v; the job's own recording is gone", err)
-	}
-	if err := r.untake(t.Context(), "none", fetched); err != nil || r.recordings(t) != 0 {
-		t.Errorf("%v; the recording of a job that is gone is there", err)
+	if j.Media != fetched.Media {
+		t.Errorf("the job's recording is %q, kept was %q", j.Media, fetched.Media)
 	}
 }
 
@@ -223,9 +219,9 @@ func TestKeyAfterTheListChanged(t *testing.T) {
 	}
 }
 
-// TestFailedWriteLeavesNothing: the recording of a job that could not be noted with
-// it goes, and is fetched once.
-func TestFailedWriteLeavesNothing(t *testing.T) {
+// TestFailedWriteFetchesOnce: the recording of a job that could not be noted with it
+// is fetched once, and left to the sweep: the write may have been done all the same.
+func TestFailedWriteFetchesOnce(t *testing.T) {
 	var asked atomic.Int64
 	srv := outside(t, func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
@@ -236,7 +232,33 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	r.exec(t, "CREATE TRIGGER refuse BEFORE UPDATE OF media ON jobs BEGIN SELECT RAISE(ABORT, 'no'); END")
 	r.start(t)
 	r.await(t, j.ID, job.Failed)
-	if asked.Load() != 1 || r.recordings(t) != 0 {
+	if asked.Load() != 1 || r.recordings(t) != 1 {
 		t.Errorf("asked %d times, %d recordings are left", asked.Load(), r.recordings(t))
+	}
+}
+
+// TestWake: who has waited fetches again when there is a place, and goes all the
+// same where nobody waits for it any more.
+func TestWake(t *testing.T) {
+	p := &places{ended: make(chan struct{}, 1), fetching: fetchesAtOnce, resting: 2}
+	back := make(chan bool)
+	go func() {
+		(&place{in: p, away: true}).wake(t.Context())
+		back <- true
+	}()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	(&place{in: p, away: true}).wake(gone)
+	if p.fetches(0, 0); p.fetching != fetchesAtOnce+1 || p.resting != 1 {
+		t.Errorf("%d fetch, %d wait", p.fetching, p.resting)
+	}
+	select {
+	case <-back:
+		t.Error("it fetches without a place")
+	default:
+	}
+	p.fetches(-2, 0)
+	if <-back; p.fetching != fetchesAtOnce || p.resting != 0 {
+		t.Errorf("%d fetch, %d wait", p.fetching, p.resting)
 	}
 }

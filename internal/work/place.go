@@ -1,13 +1,18 @@
 package work
 
-import "whisper-appliance/internal/job"
+import (
+	"context"
+
+	"whisper-appliance/internal/job"
+)
 
 const (
 	// fetchesAtOnce is for how many jobs a recording is fetched at once, and
-	// restsAtOnce how many at most wait until theirs may be asked for again. One
-	// owner's are half of fetchesAtOnce, whether they are fetched or wait.
+	// awayAtOnce for how many in all, those that wait until they may ask again
+	// among them. One owner's are half of fetchesAtOnce, whether they are fetched
+	// or wait.
 	fetchesAtOnce = 4
-	restsAtOnce   = 16
+	awayAtOnce    = 16
 )
 
 // place is that of one job. While its recording is fetched it is none of those
@@ -48,11 +53,27 @@ func (l *place) rest() {
 	}
 }
 
-// wake ends a rest. The owners' shares bound how many come back at once.
-func (l *place) wake() {
-	if l != nil && l.away {
-		l.in.fetches(1, -1)
+// wake ends a rest when there is a place to fetch in again, or ctx ends.
+func (l *place) wake(ctx context.Context) {
+	if l == nil || !l.away {
+		return
 	}
+	for !l.in.fetchAgain(ctx.Err() != nil) {
+		sleep(ctx, pauseLeast)
+	}
+}
+
+// fetchAgain takes a place to fetch in for one that waits; anyway, be there one
+// or not.
+func (p *places) fetchAgain(anyway bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fetching >= fetchesAtOnce && !anyway {
+		return false
+	}
+	p.fetching++
+	p.resting--
+	return true
 }
 
 // here ends the fetching.
@@ -78,7 +99,7 @@ func (l *place) leave() {
 func (p *places) share() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fetching >= fetchesAtOnce || p.resting >= restsAtOnce {
+	if p.fetching >= fetchesAtOnce || p.fetching+p.resting >= awayAtOnce {
 		return 0
 	}
 	return fetchesAtOnce / 2

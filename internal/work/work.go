@@ -76,7 +76,7 @@ type Desk struct {
 	stop    context.CancelFunc
 	doing   sync.WaitGroup // jobs
 	arrived chan struct{}  // has a token when a job was queued here
-	untold  chan struct{}  // has a token when one has ended here
+	untold  chan struct{}  // has a token when a job has ended here, or an attempt to tell of one
 
 	mu      sync.Mutex
 	live    map[string]*active       // jobs that are done here
