@@ -169,7 +169,7 @@ func TestUploadMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	allocated := after.TotalAlloc - before.TotalAlloc
 	t.Logf("%d KiB were allocated, both ends together, for %d MiB", allocated>>10, size>>20)
-	if allocated > 4<<20 {
+	if allocated > size/8 { // the race detector has pools give away what they keep
 		t.Errorf("%d MiB were allocated for an upload of %d MiB", allocated>>20, size>>20)
 	}
 }
