@@ -217,18 +217,18 @@ func (l *Launcher) runOne(ctx context.Context, socket *os.File) error {
 	return nil
 }
 
-// waitPolicy is that of the engine's unit: threads that spin while they wait take
-// the processor from those they wait for, where others want it, too.
-const waitPolicy = "OMP_WAIT_POLICY=passive"
+// spinCount is that of the engine's unit: threads that spin for long while they wait
+// take the processor from those they wait for, where others want it, too.
+const spinCount = "GOMP_SPINCOUNT=1000"
 
 // inherited are the variables of ours that an engine has a use for; keys and
 // the service manager's socket are not among them. Of a name that is there twice
 // the last one counts.
 func inherited() []string {
-	env := []string{waitPolicy}
+	env := []string{spinCount}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if name == "PATH" || name == "LANG" || name == "TZ" || strings.HasPrefix(name, "OMP_") || strings.HasPrefix(name, "GGML_") {
+		if name == "PATH" || name == "LANG" || name == "TZ" || strings.HasPrefix(name, "OMP_") || strings.HasPrefix(name, "GOMP_") || strings.HasPrefix(name, "GGML_") {
 			env = append(env, v)
 		}
 	}
